@@ -1,0 +1,225 @@
+"""From settings and checkpoints to the objects that stages work with."""
+
+import zlib
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.stages import StageError
+from pavjax import data, decoding, evaluate
+from pavjax.nets import TransformerConfig, make_policy, make_verifier
+from pavjax.runtime import checkpoint
+from pavjax.runtime.optimizer import make_optimizer
+from pavjax.tasks import encoding, make_task
+from pavjax.types import Policy, Rollouts, Verifier
+
+
+class Model(NamedTuple):
+    """A policy with its parameters and sizes."""
+
+    policy: Policy
+    params: dict
+    config: dict  # the `model` section it was built from
+    size: evaluate.ModelSize
+
+
+class Judge(NamedTuple):
+    """A verifier with its parameters and sizes."""
+
+    verifier: Verifier
+    params: dict
+    provers: list
+    size: evaluate.ModelSize
+    reads_reference: bool  # its head also reads the base policy's log-probs
+
+
+class ProblemSet(NamedTuple):
+    """Problems of one split, as data and as prompts."""
+
+    ids: list
+    problems: list
+    tokens: np.ndarray  # [B Tp] int32
+    prompt_len: np.ndarray  # [B] int32
+
+    def rows(self, index):
+        return ProblemSet(
+            [self.ids[i] for i in index],
+            [self.problems[i] for i in index],
+            self.tokens[index],
+            self.prompt_len[index],
+        )
+
+
+def task_of(settings):
+    return make_task(settings["name"], **settings["options"])
+
+
+def problem_set(task, settings, split, count):
+    """The first `count` problems of a split; which are in it a hash decides."""
+    ids = data.problem_ids(task, split, count, settings["split_parts"])
+    problems = [task.problem(index) for index in ids]
+    return ProblemSet(ids, problems, *encoding.encode_prompts(task, problems))
+
+
+def policy_of(model, task):
+    """The `model` section -> (Policy, ModelSize)."""
+    config = TransformerConfig(vocab_size=task.tokenizer.vocab_size, **model)
+    sizes = {name: getattr(config, name) for name in evaluate.ModelSize._fields}
+    return make_policy(config), evaluate.ModelSize(**sizes)
+
+
+def load_policy(checkpoints, task, step=None):
+    """A policy that sft, rft or rl saved: the checkpoint of `step`, else the best by
+    the measure its stage names, else the last."""
+    step = chosen_step(checkpoints) if step is None else step
+    metadata = checkpoint.load_metadata(checkpoints, step=step)
+    if metadata.get("kind") != "policy":
+        raise StageError(
+            f"{checkpoints} holds a {metadata.get('kind')!r}, not a policy; give the "
+            "checkpoints of an sft, rft or rl job"
+        )
+    policy, size = policy_of(metadata["model"], task)
+    example = jax.eval_shape(policy.init, jax.random.key(0))
+    params = checkpoint.load(checkpoints, {"params": {"policy": example}}, step=step)
+    return Model(policy, params["params"]["policy"], metadata["model"], size)
+
+
+def chosen_step(checkpoints):
+    """The step that stands for a checkpoint directory: see `load_policy`."""
+    steps = checkpoint.saved_steps(checkpoints)
+    if not steps:
+        raise StageError(f"no complete checkpoint in {checkpoints}")
+    best_by = checkpoint.load_metadata(checkpoints, step=steps[-1]).get("best_by")
+    return checkpoint.best_step(checkpoints, *best_by) if best_by else steps[-1]
+
+
+def verifier_of(model, task, head, provers):
+    """-> (Policy of the backbone, Verifier, ModelSize)."""
+    policy, size = policy_of(model, task)
+    verifier = make_verifier(
+        policy, head=head, num_provers=len(provers), width=model["width"]
+    )
+    return policy, verifier, size
+
+
+def load_verifier(checkpoints, task, step=None):
+    """A verifier that the verifier stage saved, calibration included."""
+    step = chosen_step(checkpoints) if step is None else step
+    saved = checkpoint.load_metadata(checkpoints, step=step)
+    if saved.get("kind") != "verifier":
+        raise StageError(
+            f"{checkpoints} holds a {saved.get('kind')!r}, not a verifier; give the "
+            "checkpoints of a verifier job"
+        )
+    model, head, provers = saved["model"], saved["head"], saved["provers"]
+    policy, verifier, size = verifier_of(model, task, head, provers)
+    key = jax.random.key(0)
+    example = jax.eval_shape(lambda k: verifier.init(k, policy.init(k)), key)
+    params = checkpoint.load_params(checkpoints, example, step=step)
+    return Judge(verifier, params, provers, size, head != "value")
+
+
+def step_limits(task):
+    return decoding.StepLimits(
+        max_steps=task.max_steps,
+        max_step_len=task.max_step_len,
+        newline_id=task.tokenizer.newline_id,
+        end_id=task.tokenizer.end_id,
+    )
+
+
+def make_sampler(task, policy, num_samples, temperature=1.0):
+    """Compiled: sampler(params, key, tokens [B Tp], prompt_len [B]) -> Rollouts."""
+
+    @jax.jit
+    def sampler(params, key, tokens, prompt_len):
+        return decoding.sample(
+            *(params, key, tokens, prompt_len),
+            policy=policy,
+            num_samples=num_samples,
+            max_tokens=task.max_response_len,
+            newline_id=task.tokenizer.newline_id,
+            end_id=task.tokenizer.end_id,
+            max_steps=task.max_steps,
+            sampling=decoding.Sampling(temperature=temperature),
+        )
+
+    return sampler
+
+
+def responses_of(task, rollouts):
+    """The responses of rollouts with leading axes flattened: list of str."""
+    width = rollouts.tokens.shape[-1]
+    return encoding.decode_responses(
+        task,
+        np.asarray(rollouts.tokens).reshape(-1, width),
+        np.asarray(rollouts.prompt_len).reshape(-1),
+        np.asarray(rollouts.length).reshape(-1),
+    )
+
+
+def grade(task, problems, rollouts):
+    """Grade [B N] rollouts on the host: -> (Rollouts with reward, responses)."""
+    shape = rollouts.length.shape
+    responses = responses_of(task, rollouts)
+    repeated = [problem for problem in problems for _ in range(shape[1])]
+    reward = encoding.grade_batch(task, repeated, responses).reshape(shape)
+    return rollouts.replace(reward=reward), responses
+
+
+def flatten(rollouts: Rollouts):
+    """[B N ...] -> [B * N ...], on the host."""
+    return jax.tree.map(
+        lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), jax.device_get(rollouts)
+    )
+
+
+def batches(count, size):
+    """Index arrays that cover 0 .. count - 1 in order; the last is filled up with
+    repetitions of its last entry, so that every batch has the same shape. Yields
+    (index [size], number of real entries)."""
+    for start in range(0, count, size):
+        index = np.arange(start, start + size)
+        yield np.minimum(index, count - 1), min(size, count - start)
+
+
+def accuracy_of(task, model, sampler, problem_set, key, *, batch_size):
+    """Sampled accuracy: [B N] rewards of every problem."""
+    rewards = []
+    for index, real in batches(len(problem_set.ids), batch_size):
+        rows = problem_set.rows(index)
+        rollouts = sampler(
+            model.params, jax.random.fold_in(key, index[0]), rows.tokens, rows.prompt_len
+        )
+        graded, _ = grade(task, rows.problems, jax.device_get(rollouts))
+        rewards.append(graded.reward[:real])
+    return np.concatenate(rewards)
+
+
+def optimizer_of(section, num_updates):
+    names = ("schedule", "warmup_fraction", "weight_decay", "grad_clip")
+    options = {name: section[name] for name in names}
+    return make_optimizer(
+        section["learning_rate"], num_updates=num_updates, **options
+    )
+
+
+def num_parameters(params):
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+def stage_key(seed, stage):
+    """The key of a stage: `fold_in(run key, stage)`, the stage by its name."""
+    number = zlib.crc32(stage.encode())
+    return jax.random.fold_in(jax.random.key(seed), number)
+
+
+def check_splits(problem_sets):
+    """Refuse {split: ProblemSet} that share a problem."""
+    data.check_disjoint(
+        {
+            split: [problem.prompt for problem in found.problems]
+            for split, found in problem_sets.items()
+        }
+    )

@@ -1,0 +1,153 @@
+"""sft: next-token training of a policy on demonstrations.
+
+in:   the task's train problems, demonstrated with some wrong steps; optionally another
+      policy to start from
+out:  checkpoints; the one of best validation loss is the policy, and earlier ones
+      serve as weaker provers
+      python -m experiments.sft --config=configs/arithmetic.py:tiny --workdir=work/tiny
+"""
+
+import functools
+
+import jax
+import numpy as np
+
+from experiments import building, fitting
+from experiments import run as runner
+from pavjax import evaluate, losses, train
+from pavjax.arrays import response_mask
+from pavjax.runtime import sharding
+from pavjax.tasks import encoding
+
+
+def run(job, workspace):
+    settings, section = job.settings, job.settings["sft"]
+    task = building.task_of(settings["task"])
+    problems = {
+        split: building.problem_set(
+            task, settings["task"], split, settings["task"][f"num_{split}"]
+        )
+        for split in ("train", "validation")
+    }
+    building.check_splits(problems)
+    examples = {
+        split: demonstrate(task, found, section["error_rate"], settings["seed"])
+        for split, found in problems.items()
+    }
+    init = None
+    if section["init"]:
+        init = building.load_policy(workspace.input_checkpoints("init"), task).params
+    train_policy(
+        workspace,
+        *(task, settings["model"], section, examples, problems["validation"]),
+        init=init,
+        key=building.stage_key(settings["seed"], job.name),
+        keep={"keep_every": section["keep_every"]},
+    )
+
+
+def demonstrate(task, problems, error_rate, seed):
+    """A demonstration of every problem, as padded arrays."""
+    responses = [
+        task.demonstration(problem, np.random.default_rng((seed, index)), error_rate)
+        for index, problem in zip(problems.ids, problems.problems, strict=True)
+    ]
+    return encoding.encode_demonstrations(task, problems.problems, responses)
+
+
+def train_policy(
+    workspace, task, model, section, examples, problems, *, init, key, keep
+):
+    """Fit a policy to traces, write checkpoints and results: what sft and rft share.
+
+    examples: {"train", "validation"} dicts of tokens [B T], step_ids [B T], length [B].
+    init: parameters to start from; None = random ones.
+    """
+    policy, size = building.policy_of(model, task)
+    init_key, data_key, sample_key = jax.random.split(key, 3)
+    mesh = workspace.mesh
+    optimizer = building.optimizer_of(section, section["num_updates"])
+
+    def init_state(init_key):
+        params = policy.init(init_key) if init is None else init
+        return train.init_state({"policy": params}, optimizer)
+
+    def loss_fn(params, batch):
+        logits = policy.logits(params["policy"], batch["tokens"])
+        mask = response_mask(batch["step_ids"])
+        return losses.next_token_loss(logits, batch["tokens"], mask), {}
+
+    update = jax.jit(
+        train.make_update(loss_fn, optimizer, accumulate=section["accumulate"]),
+        donate_argnums=0,
+    )
+    rows = {name: examples["train"][name] for name in ("tokens", "step_ids")}
+    lengths, draw = examples["train"]["length"], batch_drawer(data_key)
+
+    def step_fn(state, step):
+        index = draw(step, len(lengths), section["batch_size"])
+        batch = {name: values[index] for name, values in rows.items()}
+        batch = sharding.put_batch(batch, mesh, f"{workspace.label}.batch_size")
+        workspace.costs.add(
+            tokens_trained=lengths[index].sum(),
+            flops=np.sum(evaluate.train_flops(size, lengths[index])),
+        )
+        return update(state, batch)
+
+    validation_loss = jax.jit(lambda params, batch: loss_fn(params, batch)[0])
+    sampler = building.make_sampler(task, policy, 4)
+
+    def validate(state, step):
+        held_out = {name: examples["validation"][name] for name in rows}
+        mine = building.Model(policy, state.params["policy"], model, size)
+        rewards = building.accuracy_of(
+            *(task, mine, sampler, problems, sample_key), batch_size=64
+        )
+        return {
+            "validation_loss": float(validation_loss(state.params, held_out)),
+            "validation_accuracy": float(rewards.mean()),
+        }
+
+    fitting.fit(
+        workspace,
+        sharding.born_sharded(init_state, init_key, mesh=mesh),
+        step_fn,
+        num_steps=section["num_updates"],
+        checkpoint_every=section["checkpoint_every"],
+        metadata={"kind": "policy", "model": model, "best_by": ["validation_loss"]},
+        validate=validate,
+        best="validation_loss",
+        **keep,
+    )
+    write_results(workspace, building.num_parameters(jax.eval_shape(policy.init, key)))
+
+
+def batch_drawer(key):
+    """draw(step, count, size) -> row indices, a function of the step alone."""
+    seed = jax.random.key_data(key).tolist()
+    return functools.partial(_draw, seed)
+
+
+def _draw(seed, step, count, size):
+    return np.random.default_rng((*seed, step)).integers(0, count, size)
+
+
+def write_results(workspace, num_parameters):
+    checkpoints = workspace.directory / "checkpoints"
+    steps, validation_loss = fitting.history(workspace, "validation_loss")
+    workspace.write_results(
+        {
+            "kind": "policy",
+            "name": workspace.label,
+            "num_parameters": num_parameters,
+            "best_step": building.chosen_step(checkpoints),
+            "kept_steps": building.checkpoint.saved_steps(checkpoints),
+            "steps": steps,
+            "validation_loss": validation_loss,
+            "validation_accuracy": fitting.history(workspace, "validation_accuracy")[1],
+        }
+    )
+
+
+if __name__ == "__main__":
+    runner.main("sft")

@@ -1,0 +1,87 @@
+"""Masked reductions, and the bookkeeping between tokens, steps and prefixes."""
+
+import jax
+import jax.numpy as jnp
+
+
+def masked_mean(values, mask, axis=None):
+    """Mean of `values` where `mask` is true; 0 where the mask selects nothing.
+
+    values, mask: same shape. An empty selection returns 0, not NaN, so that a batch
+    without, say, a single finished trace leaves a metric at 0 and gradients finite.
+    """
+    total = jnp.sum(jnp.where(mask, values, 0), axis=axis)
+    return total / jnp.maximum(jnp.sum(mask, axis=axis), 1).astype(total.dtype)
+
+
+def last_axis_index(size, ndim):
+    """0 .. size-1 along the last of `ndim` axes, for comparison with an array of that
+    rank: [1 .. 1 size] int32."""
+    return jnp.arange(size).reshape((1,) * (ndim - 1) + (size,))
+
+
+def response_mask(step_ids):
+    """[*B T] bool: True on the tokens that the policy wrote."""
+    return step_ids >= 0
+
+
+def num_steps(step_ids):
+    """[*B] int32: how many steps each trace has; 0 for a bare prompt."""
+    return jnp.max(step_ids, axis=-1) + 1
+
+
+def step_ids_of(tokens, prompt_len, length, *, newline_id, end_id, max_steps):
+    """Which step each token belongs to: [*B T] int32, -1 in prompt and padding.
+
+    A delimiter belongs to the step it ends. Tokens past the last countable step
+    (`max_steps`) stay in that last step, so that no token of a response is lost.
+    Only for tokens drawn one by one, where the delimiter is one token of its own;
+    text tokenized as a whole must carry the boundaries it was built with.
+    """
+    position = last_axis_index(tokens.shape[-1], tokens.ndim)
+    in_response = (position >= prompt_len[..., None]) & (position < length[..., None])
+    ends = in_response & ((tokens == newline_id) | (tokens == end_id))
+    ends = ends.astype(jnp.int32)
+    index = jnp.cumsum(ends, axis=-1) - ends
+    return jnp.where(in_response, jnp.minimum(index, max_steps - 1), -1)
+
+
+def prefix_ends(step_ids, prompt_len, *, num_prefixes):
+    """Position of the last token of every prefix: [*B S] int32.
+
+    Prefix 0 is the bare prompt, prefix h the trace after h steps. Prefixes past the
+    trace's last step repeat the last one.
+
+    Example: step_ids [-1 -1 0 0 1 -1], prompt_len 2, num_prefixes 4 -> [1 3 4 4].
+    """
+    position = last_axis_index(step_ids.shape[-1], step_ids.ndim + 1)
+    prefix = last_axis_index(num_prefixes, step_ids.ndim)[..., None]
+    step_ids = step_ids[..., None, :]
+    belongs = (step_ids >= 0) & (step_ids < prefix)
+    last = jnp.max(jnp.where(belongs, position, -1), axis=-1)
+    return jnp.maximum(last, prompt_len[..., None] - 1)
+
+
+def prefix_mask(step_ids, *, num_prefixes):
+    """[*B S] bool: True for the prefixes that exist (the bare prompt always does)."""
+    prefix = last_axis_index(num_prefixes, step_ids.ndim)
+    return prefix <= num_steps(step_ids)[..., None]
+
+
+def steps_to_tokens(values, step_ids):
+    """Spread per-step values over the tokens of each step: [*B H] -> [*B T]; 0 off
+    the response."""
+    index = jnp.clip(step_ids, 0, values.shape[-1] - 1)
+    spread = jnp.take_along_axis(values, index, axis=-1)
+    return jnp.where(step_ids >= 0, spread, 0)
+
+
+def target_logprobs(logits, tokens):
+    """log p(token t | tokens before t): [*B T V], [*B T] -> [*B T] float32.
+
+    Row t of `logits` predicts token t + 1, so the result is shifted by one; the first
+    token has no prediction and gets 0.
+    """
+    logprobs = jax.nn.log_softmax(logits[..., :-1, :].astype(jnp.float32))
+    picked = jnp.take_along_axis(logprobs, tokens[..., 1:, None], axis=-1)[..., 0]
+    return jnp.pad(picked, [(0, 0)] * (tokens.ndim - 1) + [(1, 0)])

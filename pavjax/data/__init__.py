@@ -1,0 +1,22 @@
+"""Which problem belongs to which split, and labels as TFDS datasets on disk."""
+
+from pavjax.data.label_shards import (
+    finalize,
+    list_shards,
+    read_labels,
+    write_shard,
+)
+from pavjax.data.shard_files import CorruptShard
+from pavjax.data.splits import SPLITS, check_disjoint, problem_ids, split_of
+
+__all__ = [
+    "SPLITS",
+    "CorruptShard",
+    "check_disjoint",
+    "finalize",
+    "list_shards",
+    "problem_ids",
+    "read_labels",
+    "split_of",
+    "write_shard",
+]

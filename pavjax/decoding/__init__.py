@@ -1,0 +1,24 @@
+"""Sampling with a cache: many branches from one shared prefix."""
+
+from pavjax.decoding.branches import (
+    StepLimits,
+    Stream,
+    append,
+    branch,
+    generate,
+    open_stream,
+    sample,
+)
+from pavjax.decoding.sampling import Sampling, draw_tokens
+
+__all__ = [
+    "Sampling",
+    "StepLimits",
+    "Stream",
+    "append",
+    "branch",
+    "draw_tokens",
+    "generate",
+    "open_stream",
+    "sample",
+]

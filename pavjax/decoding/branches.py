@@ -1,0 +1,193 @@
+"""Ancestral sampling of many continuations that share one prefix cache.
+
+Everything that generates goes through `generate`: N samples of a prompt are N
+branches of it; Monte-Carlo labels are branches of one full trace, each seeing its own
+share of that trace's cache; a step of beam search is a `generate` that stops at the
+delimiter. Slots of the suffix cache are common to all branches, so a row that has
+stopped leaves its later slots invalid instead of moving anyone else's.
+"""
+
+import functools
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from pavjax.arrays import step_ids_of
+from pavjax.decoding.sampling import Sampling, draw_tokens
+from pavjax.types import Cache, Chunk, Rollouts, Slots
+
+
+@chex.dataclass(frozen=True)
+class Stream:
+    """All that follows a branch from one `generate` to the next."""
+
+    logits: jax.Array  # [G M V], of the next token
+    suffix: Cache
+    slots: Slots
+
+
+def open_stream(params, tokens, prefix_len, *, policy, capacity):
+    """Read the prefixes once. tokens [G T], prefix_len [G M] -> (prefix, Stream).
+
+    Branch m of row g continues the first `prefix_len[g, m]` tokens of the row, and
+    may write `capacity` tokens.
+    """
+    hidden, prefix = policy.prefill(params, tokens)
+    last = jnp.take_along_axis(hidden, prefix_len[..., None] - 1, axis=1)
+    valid = jnp.zeros((*prefix_len.shape, capacity), bool)
+    return prefix, Stream(
+        logits=policy.unembed(params, last),
+        suffix=policy.init_suffix(*prefix_len.shape, capacity),
+        slots=Slots(prefix_len=prefix_len, valid=valid, length=prefix_len),
+    )
+
+
+def generate(
+    params, key, prefix, stream, active, *, policy, index, max_tokens, stop_ids, sampling
+):
+    """Let every active branch write until a stop token: -> (Chunk, Stream).
+
+    active [G M] bool; index: the first free suffix slot, which `max_tokens` slots
+    follow. The loop ends as soon as no branch is active.
+    """
+    shape = active.shape
+    chunk = Chunk(
+        tokens=jnp.zeros((*shape, max_tokens), jnp.int32),
+        logprobs=jnp.zeros((*shape, max_tokens)),
+        num_tokens=jnp.zeros(shape, jnp.int32),
+    )
+
+    def step(carry):
+        i, active, chunk, stream = carry
+        tokens, logprobs = draw_tokens(
+            jax.random.fold_in(key, i), stream.logits, sampling
+        )
+        tokens = jnp.where(active, tokens, 0)
+        logprobs = jnp.where(active, logprobs, 0)
+        slots = stream.slots
+        hidden, suffix = policy.extend(
+            *(params, prefix, stream.suffix, tokens[..., None]),
+            *(slots.length[..., None], slots.prefix_len, index + i, slots.valid),
+        )
+        logits = policy.unembed(params, hidden[:, :, 0])
+        stream = Stream(
+            # A branch that has stopped keeps its logits: only its own tokens count.
+            logits=jnp.where(active[..., None], logits, stream.logits),
+            suffix=suffix,
+            slots=slots.replace(
+                valid=slots.valid.at[:, :, index + i].set(active),
+                length=slots.length + active,
+            ),
+        )
+        chunk = Chunk(
+            tokens=chunk.tokens.at[:, :, i].set(tokens),
+            logprobs=chunk.logprobs.at[:, :, i].set(logprobs),
+            num_tokens=chunk.num_tokens + active,
+        )
+        stopped = functools.reduce(jnp.logical_or, [tokens == s for s in stop_ids])
+        return i + 1, active & ~stopped, chunk, stream
+
+    def unfinished(carry):
+        i, active, _, _ = carry
+        return (i < max_tokens) & jnp.any(active)
+
+    start = (jnp.int32(0), active, chunk, stream)
+    _, _, chunk, stream = jax.lax.while_loop(unfinished, step, start)
+    return chunk, stream
+
+
+def append(tokens, length, new, num_new):
+    """Write the first `num_new` of `new` [*B Q] after position `length` of `tokens`
+    [*B T]: out[t] = new[t - length] where length <= t < length + num_new."""
+    offset = jnp.arange(tokens.shape[-1]) - length[..., None]
+    index = jnp.clip(offset, 0, new.shape[-1] - 1)
+    moved = jnp.take_along_axis(new, index, axis=-1)
+    return jnp.where((offset >= 0) & (offset < num_new[..., None]), moved, tokens)
+
+
+def branch(
+    params,
+    key,
+    tokens,
+    prefix_len,
+    active,
+    *,
+    policy,
+    max_tokens,
+    end_id,
+    sampling=Sampling(),
+):
+    """Continue M prefixes of every row to the end: -> (tokens [G M T'], length [G M],
+    logprobs [G M T']), T' = T + max_tokens.
+
+    tokens [G T]: one trace per row; branch m continues its first `prefix_len[g, m]`
+    tokens. Inactive branches return their prefix. `logprobs` is 0 on the prefix.
+    """
+    prefix, stream = open_stream(
+        params, tokens, prefix_len, policy=policy, capacity=max_tokens
+    )
+    chunk, _ = generate(
+        *(params, key, prefix, stream, active),
+        policy=policy,
+        index=0,
+        max_tokens=max_tokens,
+        stop_ids=(end_id,),
+        sampling=sampling,
+    )
+    shape = (*prefix_len.shape, tokens.shape[1] + max_tokens)
+    position = jnp.arange(shape[-1])
+    own = jnp.pad(tokens, ((0, 0), (0, max_tokens)))[:, None, :]
+    own = jnp.where(position < prefix_len[..., None], own, 0)
+    traces = append(own, prefix_len, chunk.tokens, chunk.num_tokens)
+    logprobs = append(jnp.zeros(shape), prefix_len, chunk.logprobs, chunk.num_tokens)
+    return traces, prefix_len + chunk.num_tokens, logprobs
+
+
+def sample(
+    params,
+    key,
+    tokens,
+    prompt_len,
+    *,
+    policy,
+    num_samples,
+    max_tokens,
+    newline_id,
+    end_id,
+    max_steps,
+    sampling=Sampling(),
+):
+    """N independent responses to every prompt: -> `Rollouts` of [B N ...], reward 0
+    (grading reads text, on the host)."""
+    prompt_len = jnp.repeat(prompt_len[:, None], num_samples, axis=1)
+    traces, length, logprobs = branch(
+        *(params, key, tokens, prompt_len, jnp.ones(prompt_len.shape, bool)),
+        policy=policy,
+        max_tokens=max_tokens,
+        end_id=end_id,
+        sampling=sampling,
+    )
+    return Rollouts(
+        tokens=traces,
+        prompt_len=prompt_len,
+        length=length,
+        step_ids=step_ids_of(
+            *(traces, prompt_len, length),
+            newline_id=newline_id,
+            end_id=end_id,
+            max_steps=max_steps,
+        ),
+        logprobs=logprobs,
+        reward=jnp.zeros(prompt_len.shape),
+    )
+
+
+class StepLimits(NamedTuple):
+    """What a sampler must know of a task's steps."""
+
+    max_steps: int
+    max_step_len: int  # tokens, delimiter included
+    newline_id: int
+    end_id: int

@@ -1,0 +1,59 @@
+"""Provers: the policies whose chance of success measures progress.
+
+The verifier learns the values of a few policies. The provers made here need no model
+and no data of their own: they are functions of those values.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def best_of_k(values, k):
+    """Value of the prover that draws K completions and keeps a correct one if any.
+
+        V^BoK(mu) = 1 - (1 - V^mu)^K
+
+    values: probabilities of any shape. K = 1 is the policy itself.
+    It stretches small values (slope K at 0) and flattens large ones, so K has to grow
+    with the difficulty: V = 1/K is where it separates steps about best.
+    Setlur et al. 2024, Section 4.1 and Eq. 30.
+    """
+    return 1 - (1 - values) ** k
+
+
+def mixture(values, weights):
+    """Value of the prover that picks one policy per completion, with `weights`.
+
+        V^mix = sum_p w_p V_p / sum_p w_p
+
+    values [... P], weights [P] -> [...].
+    """
+    weights = jnp.asarray(weights, values.dtype)
+    return values @ (weights / jnp.sum(weights))
+
+
+def prover_values(values, prover_index, k):
+    """Value of best-of-K of one of the P policies: [... P] -> [...]."""
+    return best_of_k(values[..., prover_index], k)
+
+
+def pass_at_k(successes, attempts, k):
+    """Chance that K completions, drawn without replacement from those that were tried,
+    hold a correct one: the unbiased estimate of 1 - (1 - q)^K.
+
+        1 - C(n - c, K) / C(n, K) = 1 - prod_{i < K} (n - c - i) / (n - i)
+
+    successes c, attempts n: integers of one shape -> floats of that shape, float64 from
+    numpy arrays and float32 from jax arrays. NaN where n < K: no unbiased estimate
+    exists. The plug-in 1 - (1 - c/n)^K is biased low, and the binomials themselves
+    overflow; each factor of the product lies in [0, 1].
+    Chen et al. 2021 (arXiv:2107.03374), Eq. 1.
+    """
+    xp = jnp if isinstance(successes, jax.Array) else np
+    successes, attempts = xp.asarray(successes), xp.asarray(attempts)
+    drawn = xp.arange(k).reshape((1,) * attempts.ndim + (k,))
+    failures_left = xp.maximum((attempts - successes)[..., None] - drawn, 0)
+    left = xp.maximum(attempts[..., None] - drawn, 1)
+    all_fail = xp.prod(failures_left / left, axis=-1)
+    return xp.where(attempts >= k, 1 - all_fail, xp.nan)

@@ -1,0 +1,187 @@
+"""The data that flow through pavjax, and the three interfaces it is written against.
+
+Dimension letters, used in every docstring:
+
+    B prompts      N samples per prompt   T tokens        H steps
+    S = H + 1 prefixes (the bare prompt, then the trace after each step)
+    P prover policies                     V vocabulary    D width     L layers
+    W beams        C candidates per beam  K best-of-K     M branches of one prefix
+
+A *step* is what the policy writes up to and including one delimiter (a newline);
+the last step ends with the end-of-sequence token. Step boundaries are carried as
+`step_ids` from generation to verifier to reinforcement learning: they are never
+searched for in text again.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import chex
+import jax
+
+Params = Any
+Cache = Any
+
+
+@chex.dataclass(frozen=True)
+class Rollouts:
+    """Traces and how they came about. Leading axes `*B` may be nested, as in [B N].
+
+    `step_ids[t]` is the step, counted from 0, that token t belongs to (a delimiter
+    belongs to the step that it ends); -1 in the prompt and in the padding.
+    `logprobs[t]` is log pi(token t | tokens before t) of the policy that drew the
+    trace, at temperature 1; 0 outside the response.
+    """
+
+    tokens: jax.Array  # [*B T] int32, prompt then response, padded with 0
+    prompt_len: jax.Array  # [*B] int32
+    length: jax.Array  # [*B] int32, prompt and response, end token included
+    step_ids: jax.Array  # [*B T] int32
+    logprobs: jax.Array  # [*B T] float32
+    reward: jax.Array  # [*B] float32, the outcome, 0 or 1
+
+
+@chex.dataclass(frozen=True)
+class PrefixLabels:
+    """Monte-Carlo labels: out of `attempts` completions of a prefix, `successes` were
+    correct. Counts, not means: shards add up, weights stay honest, and the unbiased
+    pass@K, Beta posteriors, hard and soft labels can all still be derived.
+    """
+
+    tokens: jax.Array  # [*B T] int32
+    prompt_len: jax.Array  # [*B] int32
+    step_ids: jax.Array  # [*B T] int32
+    successes: jax.Array  # [*B S P] int32
+    attempts: jax.Array  # [*B S P] int32
+
+
+@chex.dataclass(frozen=True)
+class Beams:
+    """The state of a step-level search over W partial traces of each of B prompts."""
+
+    tokens: jax.Array  # [B W T] int32
+    length: jax.Array  # [B W] int32
+    score: jax.Array  # [B W] float32, what the search ranks
+    done: jax.Array  # [B W] bool, the trace has ended and keeps its score
+    carry: Any  # pytree of [B W ...]: caches and values that follow their beam
+
+
+@chex.dataclass(frozen=True)
+class Chunk:
+    """What every branch wrote in one go: up to Q tokens, the first `num_tokens` real."""
+
+    tokens: jax.Array  # [G M Q] int32
+    logprobs: jax.Array  # [G M Q] float32, of the policy at temperature 1; else 0
+    num_tokens: jax.Array  # [G M] int32
+
+
+@chex.dataclass(frozen=True)
+class Slots:
+    """Where each branch of a shared prefix stands: it sees the first `prefix_len`
+    tokens of its row's prefix and the `valid` ones of its own R suffix slots."""
+
+    prefix_len: jax.Array  # [G M] int32
+    valid: jax.Array  # [G M R] bool
+    length: jax.Array  # [G M] int32, tokens so far = position of the next one
+
+
+@chex.dataclass(frozen=True)
+class TrainState:
+    """All that an update changes. No random key: `fold_in(key, step)` makes each
+    step's, so a resumed run draws what the uninterrupted one would have drawn."""
+
+    step: jax.Array  # [] int32
+    params: Params
+    opt_state: Any
+
+
+class Policy(NamedTuple):
+    """A language model as pure functions; `pavjax.nets` makes them.
+
+    init(key) -> params
+    logits(params, tokens [B T]) -> [B T V] float32: row t predicts token t + 1
+    hidden(params, tokens [B T]) -> [B T D]: what `logits` projects
+    prefill(params, tokens [G T]) -> (hidden [G T D], prefix cache of G rows)
+    init_suffix(num_rows, num_branches, num_tokens) -> empty suffix cache
+    extend(params, prefix, suffix, tokens [G M Q], positions [G M Q],
+           prefix_len [G M], index, valid [G M R]) -> (hidden [G M Q D], suffix):
+        writes the keys and values of `tokens` at `index .. index + Q - 1` of the
+        suffix cache (R slots); each query sees the first `prefix_len` entries of its
+        row's shared prefix cache, the valid slots before `index`, and causally the
+        slots of its own chunk
+    unembed(params, hidden [.. D]) -> [.. V] float32
+    """
+
+    init: Callable
+    logits: Callable
+    hidden: Callable
+    prefill: Callable
+    init_suffix: Callable
+    extend: Callable
+    unembed: Callable
+
+
+class Verifier(NamedTuple):
+    """Estimates, for P provers at once, the probability of success from a prefix.
+
+    init(key, policy_params) -> params: the backbone starts as a copy of a policy
+    logits(params, tokens [B T], prompt_len [B], reference_logprobs [B T] or None)
+        -> [B T P] float32: the logit of V^mu of the prefix that ends with token t,
+        t >= prompt_len - 1; without the base policy's log-probs of the tokens, a
+        head that needs them computes them
+    prefill(params, tokens [G T], prompt_len [G]) -> (logits [G P], prefix, state)
+        of the bare prompt; `state` holds what `extend` needs of the last token
+    init_suffix(num_rows, num_branches, num_tokens) -> empty suffix cache
+    extend(params, prefix, suffix, state, chunk, slots, index) -> (logits [G M P],
+        suffix, state): reads a further `Chunk` of every branch, scores its end
+    """
+
+    init: Callable
+    logits: Callable
+    prefill: Callable
+    init_suffix: Callable
+    extend: Callable
+
+
+class Tokenizer(Protocol):
+    """Text to token ids. 0 is padding; `newline_id` ends a step, `end_id` a trace."""
+
+    vocab_size: int
+    pad_id: int
+    end_id: int
+    newline_id: int
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+class Problem(NamedTuple):
+    """One problem: the text that is put to the policy and the expected answer."""
+
+    prompt: str
+    answer: str
+
+
+class Task(NamedTuple):
+    """Text problems solved in newline-separated steps.
+
+    problem(index) -> Problem: the index-th problem, a pure function of the index
+    demonstration(problem, rng, error_rate) -> response text, with each step wrong
+        with probability `error_rate` (consistently carried on afterwards)
+    grade(problem, response) -> bool: by the final answer alone
+    steps_correct(problem, response) -> [H] bool: the exact oracle, for evaluation
+        only; step h is correct if it is well formed and true given the problem and
+        the steps before it, and no step before it was wrong
+    """
+
+    name: str
+    tokenizer: Tokenizer
+    max_prompt_len: int  # tokens
+    max_step_len: int  # tokens, delimiter included
+    max_steps: int
+    max_response_len: int  # tokens, end token included
+    problem: Callable[[int], Problem]
+    demonstration: Callable[..., str]
+    grade: Callable[[Problem, str], bool]
+    steps_correct: Callable[[Problem, str], list]

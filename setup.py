@@ -1,0 +1,37 @@
+"""Installs pavjax: `pip install -e .`, for development `pip install -e ".[test]"`."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="pavjax",
+    version="0.1.0",
+    description="Process advantage verifiers in JAX: rewarding progress in search and "
+    "reinforcement learning (arXiv:2410.08146)",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["pavjax", "pavjax.*"]),
+    install_requires=[
+        # jax 0.11 ended support for Python 3.11, and flax 0.12.12 needs jax 0.11:
+        # the two go in step.
+        "jax>=0.10.2,<0.11; python_version < '3.12'",
+        "flax==0.12.8; python_version < '3.12'",
+        "jax>=0.11.1; python_version >= '3.12'",
+        "flax>=0.12.12; python_version >= '3.12'",
+        "array_record>=0.8",
+        "chex>=0.1.92",
+        "matplotlib>=3.9",
+        "ml-collections>=1.1",
+        "numpy>=2",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12.8",
+        "rich>=13",
+        "tensorboardX>=2.6",
+        "tensorflow-datasets>=4.9.10",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "ruff>=0.12"],
+        "wandb": ["wandb"],
+        "cuda": ["jax[cuda13]; python_version >= '3.12'"],
+        "tpu": ["jax[tpu]"],
+    },
+)

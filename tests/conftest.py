@@ -1,0 +1,26 @@
+"""Eight simulated devices, quiet JAX, and the quick tests before the slow ones."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's own messages: errors only
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `experiments` and `configs`
+
+MARKERS = {
+    "slow": "takes more than a few seconds; runs after the others",
+    "data": "needs a data set that is not part of the repository",
+}
+
+
+def pytest_configure(config):
+    for name, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
