@@ -32,6 +32,7 @@ def get_config():
             "verifier": verifier(),
             "orm": orm(),
             "search": search(),
+            "evaluate": evaluate(),
             "rl": rl(),
             "report": report(),
         }
@@ -125,9 +126,11 @@ def collect():
     """Seed traces of the base, and Monte-Carlo completions of their prefixes by every
     prover."""
     return {
-        "num_problems": 2_000,  # of the train split
-        "num_heldout_problems": 200,  # of the validation split, to evaluate verifiers
-        "num_seed_traces": 4,  # per problem: n_cov
+        "num_problems": 1_000,  # of the train split
+        # Of the validation and of the test split, each: to choose a verifier's
+        # checkpoint and calibration, and to evaluate it.
+        "num_heldout_problems": 128,
+        "num_seed_traces": 2,  # per problem: n_cov
         "num_completions": 4,  # per prefix and prover: n_mc. P: 20
         "allocation": "uniform",  # "uniform" or "first_pit" (P: App. D)
         # first_pit: prefixes with a higher first estimate are states to explore, and
@@ -135,21 +138,23 @@ def collect():
         "high_value": 0.5,  # P: not given
         "pit_value": 0.0,  # P: 0 (App. D) or "low" (Sec. 4.2)
         "num_pit_completions": 16,  # per prefix and prover, after the pit is found
+        # Of the completions of a prefix, how many are kept as traces of their own, with
+        # their outcome as label.
+        "keep_completions": 1,
         "temperature": 1.0,  # P: not given
-        "batch_size": 256,  # prefixes or problems decoded at once
-        "shard_size": 256,  # problems per shard; a killed run redoes one shard at most
+        "batch_size": 32,  # traces whose prefixes are completed at once
+        "shard_size": 64,  # problems per shard; a killed run redoes one shard at most
     }
 
 
 def verifier():
     """One backbone with a value for every prover, at every prefix."""
-    return training(batch_size=32) | {
+    return training(batch_size=128) | {
         "head": "log_ratio",  # "value" (P), "log_ratio" (small models) or "sum"
         "labels": "every_token",  # "every_token" or "step_ends" (P)
         "num_updates": 400,  # P: 20,000
-        "learning_rate": 7e-4,  # peak. P: 5e-7
+        "learning_rate": 1e-3,  # peak. P: 5e-7
         "class_balanced": True,  # equal mass on Q-hat < 0.5 and >= 0.5 (P)
-        "language_weight": 0.0,  # weight of an auxiliary next-token loss
         "checkpoint_every": 100,  # updates
         # Further jobs "verifier.<name>", each with these fields changed; "main" is
         # the one that search and rl use.
@@ -159,7 +164,7 @@ def verifier():
 
 def orm():
     """The outcome verifier: what it changes in `verifier`. Complete traces only."""
-    return {"head": "log_ratio", "labels": "step_ends", "language_weight": 0.0}
+    return {"head": "log_ratio", "labels": "step_ends"}
 
 
 def search():
@@ -172,8 +177,18 @@ def search():
         "alpha": -1.0,  # -1 = choose from alpha_grid. P: 0.5 (2B, 9B), 0.2 (27B)
         "best_of": (1, 2, 4, 8, 16, 32),  # K of the provers BoK of the base (P)
         "main_best_of": 4,  # K of the prover of the headline results (P)
+        "sweep_widths": (4, 16),  # N at which all provers are compared. P: 2 .. 128
+        # Rank a second copy of a text behind all texts that are not yet in the beam.
+        "distinct": False,  # P: not given
         "temperature": 1.0,  # P: not given
-        "batch_size": 32,  # problems searched at once
+        "rows_per_batch": 1_536,  # samples, or beams x candidates, decoded at once
+    }
+
+
+def evaluate():
+    """Pass@N of the policies that RL starts from."""
+    return {
+        "num_samples": 256,  # per test problem; those without a success are "unsolved"
     }
 
 
@@ -195,9 +210,10 @@ def rl():
         "temperature": 1.0,  # P: not given
         "refresh_verifier_every": 0,  # iterations; 0 = never (P)
         "min_verifier_auc": 0.8,  # below it the report says that the gate failed
-        "evaluate_every": 10,  # iterations
-        "checkpoint_every": 10,  # iterations
-        "num_pass_at": 256,  # samples per test problem for Pass@N (P)
+        "evaluate_every": 10,  # iterations between two evaluations and checkpoints
+        "num_test_samples": 2,  # per test problem, at each evaluation
+        "num_pass_at": 256,  # samples per test problem for Pass@N at the end (P)
+        "rows_per_batch": 1_024,  # traces sampled at once in evaluations
         "methods": ("orm", "pav", "pav_base", "q_value"),  # the `variants` to run
         # A method is this section with these fields changed.
         "variants": {

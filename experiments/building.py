@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from experiments.pipeline import parse_prover
 from experiments.stages import StageError
 from pavjax import data, decoding, evaluate
 from pavjax.nets import TransformerConfig, make_policy, make_verifier
@@ -85,6 +86,11 @@ def load_policy(checkpoints, task, step=None):
     return Model(policy, params["params"]["policy"], metadata["model"], size)
 
 
+def step_of(prover):
+    """'base@150' -> 150; 'strong' -> None, its best checkpoint."""
+    return parse_prover(prover)[1]
+
+
 def chosen_step(checkpoints):
     """The step that stands for a checkpoint directory: see `load_policy`."""
     steps = checkpoint.saved_steps(checkpoints)
@@ -146,6 +152,23 @@ def make_sampler(task, policy, num_samples, temperature=1.0):
         )
 
     return sampler
+
+
+def make_brancher(task, policy, temperature=1.0):
+    """Compiled: brancher(params, key, tokens [G T], prefix_len [G M], active [G M]) ->
+    (traces [G M T'], length [G M], logprobs [G M T']); see `decoding.branch`."""
+
+    @jax.jit
+    def brancher(params, key, tokens, prefix_len, active):
+        return decoding.branch(
+            *(params, key, tokens, prefix_len, active),
+            policy=policy,
+            max_tokens=task.max_response_len,
+            end_id=task.tokenizer.end_id,
+            sampling=decoding.Sampling(temperature=temperature),
+        )
+
+    return brancher
 
 
 def responses_of(task, rollouts):

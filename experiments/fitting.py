@@ -2,7 +2,8 @@
 
 import jax
 
-from pavjax.runtime import checkpoint, metrics as runtime_metrics
+from pavjax.runtime import checkpoint
+from pavjax.runtime import metrics as runtime_metrics
 
 
 def fit(

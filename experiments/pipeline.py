@@ -6,7 +6,8 @@
     verifier.<name>    V^mu of every prefix             <- base, collect
     orm                outcome of complete traces       <- base, collect
     search             best-of-N and beams              <- base, verifier.main, orm
-    rl.<method>.seed<k>                                 <- base, rft, verifier.main
+    evaluate.sft, evaluate.rft      Pass@N, before RL   <- base; rft
+    rl.<method>.seed<k>             <- base, rft, verifier.main, both evaluations
     report                                              <- all of them
 
 A job's settings hold exactly the fields that its stage reads, so that a change of any
@@ -23,6 +24,7 @@ VERSIONS = {
     "rft": 1,
     "verifier": 1,
     "search": 1,
+    "evaluate": 1,
     "rl": 1,
     "report": 1,
 }
@@ -38,8 +40,14 @@ def plan(config):
     verifiers = verifier_jobs(config, base, collect)
     orm = orm_job(config, base, collect)
     search = search_job(config, base, verifiers["main"], orm)
-    rl = rl_jobs(config, base, rft, verifiers["main"])
-    parts = [*policies.values(), collect, rft, *verifiers.values(), orm, search, *rl]
+    before = {
+        "evaluate.sft": evaluate_job(config, "evaluate.sft", base),
+        "evaluate.rft": evaluate_job(config, "evaluate.rft", rft),
+    }
+    inputs = {"base": base, "rft": rft, "verifier": verifiers["main"], **before}
+    rl = rl_jobs(config, inputs)
+    parts = [*policies.values(), collect, rft, *verifiers.values(), orm, search]
+    parts += [*before.values(), *rl]
     return with_inputs([report_job(config, parts)])
 
 
@@ -172,7 +180,16 @@ def search_job(config, base, verifier, orm):
     return make_job("search", "search", settings, inputs)
 
 
-def rl_jobs(config, base, rft, verifier):
+def evaluate_job(config, name, policy):
+    settings = {
+        "seed": config.seed,
+        "task": task_settings(config, "num_test"),
+        "evaluate": config.evaluate.to_dict(),
+    }
+    return make_job("evaluate", name, settings, {"policy": policy})
+
+
+def rl_jobs(config, inputs):
     """One job per method and seed."""
     section = config.rl.to_dict()
     variants = section.pop("variants")
@@ -190,7 +207,7 @@ def rl_jobs(config, base, rft, verifier):
                 "provers": provers_of(config),
                 "rl": merge(section, variants[name], name) | {"seed": seed},
             },
-            {"base": base, "rft": rft, "verifier": verifier},
+            inputs,
         )
         for name in methods
         for seed in seeds

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from pavjax import decoding, pav, provers, search
-from pavjax.decoding import Sampling
+from pavjax.decoding import ANCESTRAL
 from pavjax.types import Beams
 
 
@@ -46,12 +46,15 @@ def guided_search(
     candidates,
     limits,
     distinct=False,
-    sampling=Sampling(),
+    sampling=ANCESTRAL,
 ):
     """Beam search over steps: -> (Beams, values [B W P], written [B H]).
 
     tokens [B Tp], prompt_len [B]; limits: a `StepLimits`. `values` are V^mu of each
-    returned trace; its base column, read as an ORM, picks the answer (paper, 4.1).
+    returned trace; its base column, read as an ORM, picks the answer (paper, 4.1). A
+    malformed trace, which ended in a step without delimiter, has value 0 and score
+    -inf. The policy must be the reference of a head that has one: the log-probs it
+    samples with are taken for the reference's.
     """
     capacity = limits.max_steps * limits.max_step_len
     start = prompt_len[:, None]
@@ -108,6 +111,7 @@ def guided_search(
         values = jnp.where(wrote, jax.nn.sigmoid(logits), old["values"])
         last = jnp.take_along_axis(after.tokens, after.length[..., None] - 1, axis=-1)
         malformed = after.done & (last[..., 0] != limits.end_id)
+        values = jnp.where(malformed[..., None], 0, values)
         ranked = jnp.where(malformed, -jnp.inf, score_rule(old["values"], values))
         carry = {
             "stream": new["stream"],

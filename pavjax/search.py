@@ -8,7 +8,8 @@ the plain-value and the PAV search differ in their `score_fn` alone.
 What the paper leaves open, and what is done here:
 
 - the root: W * C first steps are drawn from the bare prompt, then the best W kept;
-- a finished trace keeps its score and its slot: it competes with partial traces;
+- a finished trace keeps its score and its slot: it competes with partial traces, as
+  one candidate and not as C copies of itself;
 - equal texts: kept like any others, so that a beam may fill with copies of the best
   prefix, each with C tries at the next step; or, with `distinct`, ranked after all
   texts that are not yet in the beam;
@@ -42,7 +43,9 @@ def beam_search(
         score = jnp.where(before.done, before.score, score)
         after = after.replace(score=score, carry=carry)
         written = jnp.sum(after.length - before.length, axis=1)
-        return select(after, width, distinct=distinct), written
+        candidate = arrays.last_axis_index(width * candidates, 2) % candidates
+        copies = before.done & (candidate > 0)
+        return select(after, width, distinct=distinct, copies=copies), written
 
     steps = jnp.arange(num_steps)
     beams, written = jax.lax.scan(search_step, repeat(root, width), steps)
@@ -54,9 +57,14 @@ def repeat(beams, times):
     return jax.tree.map(lambda x: jnp.repeat(x, times, axis=1), beams)
 
 
-def select(beams, width, *, distinct=False):
-    """The `width` beams of highest score; with `distinct`, second copies last."""
-    keys = (-beams.score, duplicates(beams.tokens)) if distinct else (-beams.score,)
+def select(beams, width, *, distinct=False, copies=None):
+    """The `width` beams of highest score; with `distinct`, second copies after all
+    others, and after those the beams marked in `copies` [B W] bool."""
+    keys = [-beams.score]
+    if distinct:
+        keys.append(duplicates(beams.tokens))
+    if copies is not None:
+        keys.append(copies)
     order = jnp.lexsort(keys, axis=-1)[:, :width]
 
     def pick(x):
@@ -72,7 +80,7 @@ def duplicates(tokens):
     Compared by a 32-bit hash: W = 200 different texts collide in 1 of 200,000 cases,
     which would only put one of them behind the others.
     """
-    position = arrays.last_axis_index(tokens.shape[-1], 1).astype(jnp.uint32)
+    position = arrays.last_axis_index(tokens.shape[-1], 3).astype(jnp.uint32)
     mixed = tokens.astype(jnp.uint32) + position * jnp.uint32(0x9E3779B9)
     for factor in (0x85EBCA6B, 0xC2B2AE35):
         mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(factor)

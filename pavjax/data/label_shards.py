@@ -37,7 +37,7 @@ FIELDS = {
     "reward": (np.float32, "[] the outcome of the trace, 0 or 1"),
     "problem_id": (np.int32, "[] index of the problem in its task"),
     "source": (np.int32, "[] the prover that drew the end of this trace"),
-    "branch": (np.int32, "[] the prefix from which on that prover drew it"),
+    "branch": (np.int32, "[] the prefix it branched off; -1: drawn whole"),
     "reference_logprobs": (np.float32, "[T] log-probs of the response by the base"),
 }
 

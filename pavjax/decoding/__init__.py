@@ -9,9 +9,10 @@ from pavjax.decoding.branches import (
     open_stream,
     sample,
 )
-from pavjax.decoding.sampling import Sampling, draw_tokens
+from pavjax.decoding.sampling import ANCESTRAL, Sampling, draw_tokens
 
 __all__ = [
+    "ANCESTRAL",
     "Sampling",
     "StepLimits",
     "Stream",

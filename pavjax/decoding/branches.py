@@ -14,8 +14,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from pavjax.arrays import step_ids_of
-from pavjax.decoding.sampling import Sampling, draw_tokens
+from pavjax.arrays import last_axis_index, step_ids_of
+from pavjax.decoding.sampling import ANCESTRAL, draw_tokens
 from pavjax.types import Cache, Chunk, Rollouts, Slots
 
 
@@ -66,7 +66,7 @@ def generate(
         )
         tokens = jnp.where(active, tokens, 0)
         logprobs = jnp.where(active, logprobs, 0)
-        slots = stream.slots
+        slots, wrote = stream.slots, active.astype(jnp.int32)
         hidden, suffix = policy.extend(
             *(params, prefix, stream.suffix, tokens[..., None]),
             *(slots.length[..., None], slots.prefix_len, index + i, slots.valid),
@@ -78,13 +78,13 @@ def generate(
             suffix=suffix,
             slots=slots.replace(
                 valid=slots.valid.at[:, :, index + i].set(active),
-                length=slots.length + active,
+                length=slots.length + wrote,
             ),
         )
         chunk = Chunk(
             tokens=chunk.tokens.at[:, :, i].set(tokens),
             logprobs=chunk.logprobs.at[:, :, i].set(logprobs),
-            num_tokens=chunk.num_tokens + active,
+            num_tokens=chunk.num_tokens + wrote,
         )
         stopped = functools.reduce(jnp.logical_or, [tokens == s for s in stop_ids])
         return i + 1, active & ~stopped, chunk, stream
@@ -101,7 +101,7 @@ def generate(
 def append(tokens, length, new, num_new):
     """Write the first `num_new` of `new` [*B Q] after position `length` of `tokens`
     [*B T]: out[t] = new[t - length] where length <= t < length + num_new."""
-    offset = jnp.arange(tokens.shape[-1]) - length[..., None]
+    offset = last_axis_index(tokens.shape[-1], tokens.ndim) - length[..., None]
     index = jnp.clip(offset, 0, new.shape[-1] - 1)
     moved = jnp.take_along_axis(new, index, axis=-1)
     return jnp.where((offset >= 0) & (offset < num_new[..., None]), moved, tokens)
@@ -117,7 +117,7 @@ def branch(
     policy,
     max_tokens,
     end_id,
-    sampling=Sampling(),
+    sampling=ANCESTRAL,
 ):
     """Continue M prefixes of every row to the end: -> (tokens [G M T'], length [G M],
     logprobs [G M T']), T' = T + max_tokens.
@@ -137,7 +137,7 @@ def branch(
         sampling=sampling,
     )
     shape = (*prefix_len.shape, tokens.shape[1] + max_tokens)
-    position = jnp.arange(shape[-1])
+    position = last_axis_index(shape[-1], 3)
     own = jnp.pad(tokens, ((0, 0), (0, max_tokens)))[:, None, :]
     own = jnp.where(position < prefix_len[..., None], own, 0)
     traces = append(own, prefix_len, chunk.tokens, chunk.num_tokens)
@@ -157,7 +157,7 @@ def sample(
     newline_id,
     end_id,
     max_steps,
-    sampling=Sampling(),
+    sampling=ANCESTRAL,
 ):
     """N independent responses to every prompt: -> `Rollouts` of [B N ...], reward 0
     (grading reads text, on the host)."""

@@ -14,6 +14,9 @@ class Sampling(NamedTuple):
     top_p: float = 1.0  # the fewest tokens whose probabilities reach p; 1 = all
 
 
+ANCESTRAL = Sampling()  # draws from the policy as it is
+
+
 def truncate(logits, sampling):
     """Scale logits by the temperature and put -inf where top-k or top-p rule out."""
     logits = logits / sampling.temperature

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pavjax.arrays import last_axis_index
 from pavjax.types import Policy
 
 
@@ -54,7 +55,8 @@ class TransformerConfig:
 def rotate(x, positions, base):
     """Rotary positions: [*B T H F], [*B T] -> [*B T H F]. Su et al. 2021."""
     half = x.shape[-1] // 2
-    frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    index = last_axis_index(half, x.ndim).astype(jnp.float32)
+    frequency = base ** (-index / half)
     angle = positions[..., None, None].astype(jnp.float32) * frequency
     cos, sin = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
     a, b = x[..., :half], x[..., half:]
@@ -207,9 +209,14 @@ def make_policy(config: TransformerConfig) -> Policy:
 
     def prefill(params, tokens):
         length = tokens.shape[1]
-        position = jnp.arange(length)
-        causal = (position[None, :] <= position[:, None])[None, None]
-        positions = jnp.broadcast_to(position, tokens.shape)[:, None]
+        if config.max_positions and length > config.max_positions:
+            raise ValueError(
+                f"{length} tokens do not fit model.max_positions="
+                f"{config.max_positions}; raise it, or set it to 0"
+            )
+        position = last_axis_index(length, 4)
+        causal = position <= jnp.swapaxes(position, -1, -2)
+        positions = jnp.broadcast_to(position[0], (tokens.shape[0], 1, length))
         x = embed(params, tokens[:, None], positions)
         hidden, written = run_blocks(
             params, x, positions, None, None, (None, causal), 0
@@ -235,12 +242,12 @@ def make_policy(config: TransformerConfig) -> Policy:
 
     def extend(params, prefix, suffix, tokens, positions, prefix_len, index, valid):
         num_prefix = prefix[0][0].shape[2]
-        in_prefix = jnp.arange(num_prefix) < prefix_len[..., None]
-        slot = jnp.arange(valid.shape[-1])
-        query = index + jnp.arange(tokens.shape[-1])[:, None]
+        in_prefix = last_axis_index(num_prefix, 4) < prefix_len[..., None, None]
+        slot = last_axis_index(valid.shape[-1], 4)
+        query = index + last_axis_index(tokens.shape[-1], 4).swapaxes(-1, -2)
         own_chunk = (slot >= index) & (slot <= query)
-        in_suffix = (valid & (slot < index))[..., None, :] | own_chunk
-        masks = (in_prefix[..., None, :], in_suffix)
+        in_suffix = (valid[..., None, :] & (slot < index)) | own_chunk
+        masks = (in_prefix, in_suffix)
         x = embed(params, tokens, positions)
         return run_blocks(params, x, positions, prefix, suffix, masks, index)
 

@@ -18,7 +18,7 @@ every bare problem the same value; `sum` does not.
 import jax
 import jax.numpy as jnp
 
-from pavjax.arrays import target_logprobs
+from pavjax.arrays import last_axis_index, target_logprobs
 from pavjax.types import Policy, Verifier
 
 HEADS = ("value", "log_ratio", "sum")
@@ -46,11 +46,14 @@ def make_verifier(policy: Policy, *, head: str, num_provers: int, width: int):
         return params
 
     def head_logits(heads, hidden, ratio):
-        result = heads["bias"]
+        def spread(x):
+            return jnp.broadcast_to(x, (*hidden.shape[:-1], num_provers))
+
+        result = spread(heads["bias"])
         if has_value:
             result = result + hidden.astype(jnp.float32) @ heads["value"]
         if has_ratio:
-            result = result + heads["beta"] * ratio[..., None]
+            result = result + spread(heads["beta"]) * ratio[..., None]
         return result
 
     def logits(params, tokens, prompt_len, reference_logprobs=None):
@@ -63,7 +66,7 @@ def make_verifier(policy: Policy, *, head: str, num_provers: int, width: int):
                 policy.logits(reference, tokens), tokens
             )
         own = target_logprobs(policy.unembed(params["backbone"], hidden), tokens)
-        in_response = jnp.arange(tokens.shape[1]) >= prompt_len[:, None]
+        in_response = last_axis_index(tokens.shape[1], 2) >= prompt_len[:, None]
         ratio = jnp.where(in_response, own - reference_logprobs, 0)
         return head_logits(params["heads"], hidden, jnp.cumsum(ratio, axis=-1))
 
@@ -76,7 +79,8 @@ def make_verifier(policy: Policy, *, head: str, num_provers: int, width: int):
 
     def extend(params, prefix, suffix, state, chunk, slots, index):
         backbone = params["backbone"]
-        positions = slots.length[..., None] + jnp.arange(chunk.tokens.shape[-1])
+        offset = last_axis_index(chunk.tokens.shape[-1], 3)
+        positions = slots.length[..., None] + offset
         hidden, suffix = policy.extend(
             *(backbone, prefix, suffix, chunk.tokens, positions),
             *(slots.prefix_len, index, slots.valid),
@@ -89,7 +93,7 @@ def make_verifier(policy: Policy, *, head: str, num_provers: int, width: int):
             )
             logprobs = jax.nn.log_softmax(policy.unembed(backbone, before))
             own = jnp.take_along_axis(logprobs, chunk.tokens[..., None], -1)[..., 0]
-            counts = jnp.arange(own.shape[-1]) < chunk.num_tokens[..., None]
+            counts = offset < chunk.num_tokens[..., None]
             ratio += jnp.sum(jnp.where(counts, own - chunk.logprobs, 0), axis=-1)
         index = jnp.maximum(chunk.num_tokens - 1, 0)[..., None, None]
         last = jnp.take_along_axis(hidden, index, axis=-2)[..., 0, :]

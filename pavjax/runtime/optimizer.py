@@ -59,3 +59,16 @@ def make_optimizer(
 def is_matrix(params):
     """True on the leaves with at least two axes, in the structure of `params`."""
     return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+
+
+def make_partitioned(optimizers):
+    """One optimizer per top-level entry of the parameters: {"policy": ..., ...}. Each
+    clips by the norm of its own gradients."""
+
+    def labels(params):
+        return {
+            name: jax.tree.map(lambda _, name=name: name, part)
+            for name, part in params.items()
+        }
+
+    return optax.partition(optimizers, labels)

@@ -1,0 +1,42 @@
+"""Numbers of the paper, for the columns "paper (Gemma 2B, MATH)": another model, task
+and scale, shown as a faint reference and never compared with.
+
+Read from the vector figures of arXiv:2410.08146v1 (Setlur et al. 2024), for its 2B base.
+"""
+
+COLUMN = "paper (Gemma 2B, MATH)"
+N = (2, 4, 8, 16, 32, 64, 128)
+
+
+def along_n(*values):
+    return dict(zip(N, values, strict=True))
+
+
+# Fig. 4, its prover being Bo4 of the base
+ACCURACY = {
+    "ORM": along_n(0.116, 0.155, 0.174, 0.191, 0.203, 0.202, 0.198),
+    "PAV": along_n(0.149, 0.199, 0.224, 0.253, 0.272, 0.281, 0.282),
+    "Pass@N": along_n(0.147, 0.190, 0.250, 0.302, 0.358, 0.402, 0.449),
+}
+# Fig. 5b
+PROVERS = {
+    "Bo2(base)": along_n(0.136, 0.188, 0.223, 0.242, 0.251, 0.257, 0.263),
+    "Bo4(base)": ACCURACY["PAV"],
+    "Bo8(base)": along_n(0.144, 0.202, 0.219, 0.235, 0.251, 0.267, 0.261),
+    "Bo16(base)": along_n(0.118, 0.159, 0.178, 0.198, 0.205, 0.211, 0.216),
+    "Bo32(base)": along_n(0.114, 0.153, 0.171, 0.190, 0.200, 0.205, 0.206),
+}
+# Fig. 6a: Pass@N of the final beam
+BEAM_PASS_AT_N = {
+    "Q": along_n(0.174, 0.223, 0.278, 0.325, 0.375, 0.422, 0.452),
+    "PAV": along_n(0.224, 0.263, 0.315, 0.352, 0.398, 0.442, 0.471),
+}
+# Fig. 7a: final accuracy
+FINAL = {"SFT": 0.123, "RFT": 0.157, "orm": 0.190, "pav": 0.258}
+# Fig. 8a
+PASS_AT_N = {
+    "SFT": ACCURACY["Pass@N"],
+    "RFT": along_n(0.178, 0.214, 0.255, 0.289, 0.331, 0.387, 0.421),
+    "orm": along_n(0.203, 0.258, 0.295, 0.339, 0.370, 0.395, 0.419),
+    "pav": along_n(0.274, 0.328, 0.369, 0.404, 0.438, 0.469, 0.505),
+}

@@ -1,0 +1,253 @@
+"""rl: REINFORCE from the RFT policy, with outcome and process rewards.
+
+in:   the RFT policy (start and KL anchor), the verifier, evaluations of SFT and RFT
+out:  checkpoints; curves of test accuracy against iterations and sampled tokens
+      python -m experiments.rl --config=... --workdir=...
+
+One job is one method and one seed. alpha = 0 is ORM-RL; "pav_base" uses A^pi of the
+base itself and "q_value" Q^mu instead of A^mu: both are there to fail.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import building, fitting
+from experiments import evaluate as evaluate_stage
+from experiments import run as runner
+from experiments.rl_metrics import fresh_value_error, trace_metrics
+from experiments.sft import batch_drawer
+from pavjax import evaluate, rl, train
+from pavjax.runtime import sharding
+from pavjax.runtime.optimizer import make_partitioned
+
+
+def run(job, workspace):
+    settings, section = job.settings, job.settings["rl"]
+    task = building.task_of(settings["task"])
+    start = building.load_policy(workspace.input_checkpoints("rft"), task)
+    base = building.load_policy(workspace.input_checkpoints("base"), task)
+    judge = building.load_verifier(workspace.input_checkpoints("verifier"), task)
+    gate = gate_of(workspace, section, judge.provers)
+    problems = {
+        split: building.problem_set(
+            task, settings["task"], split, settings["task"][f"num_{split}"]
+        )
+        for split in ("train", "test")
+    }
+    building.check_splits(problems)
+    # Methods of one seed see the same problems in the same order.
+    key = building.stage_key(settings["seed"], f"rl.seed{section['seed']}")
+    keys = dict(zip(("data", "sample", "test"), jax.random.split(key, 3), strict=True))
+    step_fn = make_step(workspace, task, start, judge, problems["train"], section, keys)
+
+    sampler = building.make_sampler(task, start.policy, section["num_test_samples"])
+
+    def validate(state, step):
+        policy = building.Model(
+            start.policy, state.params["policy"], start.config, start.size
+        )
+        rewards = building.accuracy_of(
+            *(task, policy, sampler, problems["test"], keys["test"]),
+            batch_size=section["rows_per_batch"] // section["num_test_samples"],
+        )
+        error = fresh_value_error(
+            *(task, policy, base, judge, problems["train"]),
+            jax.random.fold_in(keys["test"], step),
+        )
+        return {"test_accuracy": float(rewards.mean()), "verifier_error": error}
+
+    optimizer = optimizer_of(section)
+
+    def init_state(_):
+        baseline = rl.init_baseline(start.params, start.config["width"])
+        params = {"policy": start.params}
+        if section["baseline"] == "value":
+            params["baseline"] = baseline
+        return train.init_state(params, optimizer)
+
+    state = fitting.fit(
+        workspace,
+        sharding.born_sharded(init_state, key, mesh=workspace.mesh),
+        step_fn,
+        num_steps=section["num_iterations"],
+        checkpoint_every=section["evaluate_every"],
+        metadata={"kind": "policy", "model": start.config},
+        validate=validate,
+        unit="iterations",
+    )
+    final = building.Model(
+        start.policy, state.params["policy"], start.config, start.size
+    )
+    write_results(workspace, job, task, final, problems["test"], gate)
+
+
+def gate_of(workspace, section, provers):
+    """Is the verifier good enough to learn from? Reported, not enforced: a run with a
+    bad verifier is still a result."""
+    quality = workspace.input_results("verifier")["test"]
+    auc = quality["auc_no_error"][section["prover"] or provers[0]]
+    passed = auc is not None and auc >= section["min_verifier_auc"]
+    if section["alpha"] and not passed:
+        workspace.log(
+            f"the verifier's AUC of 'no error so far' is {auc}, below "
+            f"rl.min_verifier_auc = {section['min_verifier_auc']}: expect no gain"
+        )
+    return {"passed": passed, "auc": auc, "threshold": section["min_verifier_auc"]}
+
+
+def optimizer_of(section):
+    options = {"num_updates": section["num_iterations"]}
+    policy = building.optimizer_of(section, **options)
+    if section["baseline"] != "value":
+        return make_partitioned({"policy": policy})
+    rate = {"learning_rate": section["value_learning_rate"]}
+    baseline = building.optimizer_of(section | rate, **options)
+    return make_partitioned({"policy": policy, "baseline": baseline})
+
+
+def make_step(workspace, task, start, judge, problems, section, keys):
+    """step_fn(state, step) -> (state, metrics): one iteration of RL."""
+    policy, mesh = start.policy, workspace.mesh
+    provers = judge.provers
+    rule = rl.CreditRule(
+        alpha=section["alpha"],
+        prover=provers.index(section["prover"] or provers[0]),
+        k=float(section["best_of"]),
+        credit=section["credit"],
+        clip=section["credit_clip"],
+    )
+    credit_fn = jax.jit(
+        rl.make_credit_fn(
+            judge.verifier,
+            rule,
+            num_prefixes=task.max_steps + 1,
+            baseline=section["baseline"],
+        )
+    )
+    initial_logits = jax.jit(policy.logits)
+    loss_fn = rl.make_loss(
+        policy,
+        kl_weight=section["kl_weight"],
+        learned_baseline=section["baseline"] == "value",
+    )
+    optimizer = optimizer_of(section)
+    update = jax.jit(
+        train.make_update(loss_fn, optimizer, accumulate=section["accumulate"]),
+        donate_argnums=0,
+    )
+    sampler = building.make_sampler(
+        task, policy, section["num_samples"], section["temperature"]
+    )
+    draw = batch_drawer(keys["data"])
+
+    def sample_fn(params, key, rows):
+        return sampler(params["policy"], key, rows.tokens, rows.prompt_len)
+
+    def grade_fn(rows, rollouts):
+        graded, responses = building.grade(
+            task, rows.problems, jax.device_get(rollouts)
+        )
+        metrics = trace_metrics(task, graded, responses)
+        charge(workspace.costs, start, judge, section, building.flatten(graded))
+        return graded, metrics
+
+    def with_initial(rollouts):
+        batch = credit_fn(judge.params, jax.tree.map(jnp.asarray, rollouts))
+        batch["initial_logits"] = initial_logits(start.params, batch["tokens"])
+        return sharding.put_batch(batch, mesh, "rl.batch_size * rl.num_samples")
+
+    def step_fn(state, step):
+        rows = problems.rows(draw(step, len(problems.ids), section["batch_size"]))
+        return rl.iteration(
+            *(state, jax.random.fold_in(keys["sample"], step), rows),
+            sample_fn=sample_fn,
+            grade_fn=grade_fn,
+            credit_fn=with_initial,
+            update_fn=update,
+        )
+
+    return step_fn
+
+
+def charge(costs, start, judge, section, flat):
+    """Tokens and FLOPs of one iteration: sampling, scoring, update, KL anchor."""
+    length = flat.length
+    response = int(np.sum(length - flat.prompt_len))
+    forward = np.sum(evaluate.sequence_flops(start.size, length))
+    networks = 2 if section["baseline"] == "value" else 1
+    readers = 1 + judge.reads_reference if section["alpha"] else 0
+    costs.add(
+        tokens_generated=response,
+        tokens_scored=response * (1 + readers),
+        tokens_trained=int(np.sum(length)),
+        flops=forward * (2 + readers)
+        + networks * np.sum(evaluate.train_flops(start.size, length)),
+    )
+
+
+def write_results(workspace, job, task, final, problems, gate):
+    section = job.settings["rl"]
+    iterations, accuracy = fitting.history(workspace, "test_accuracy")
+    lines = {
+        name: dict(zip(*fitting.history(workspace, name), strict=True))
+        for name in (
+            *("kl", "entropy", "steps_per_answer", "tokens_per_step", "malformed"),
+            *("train_reward", "verifier_error", "process", "baseline_error"),
+        )
+    }
+    sampled = fitting.history(workspace, "mean_tokens")
+    per_iteration = section["batch_size"] * section["num_samples"]
+    mean = np.interp(iterations, *sampled)
+    reference = {
+        name: workspace.input_results(f"evaluate.{name}") for name in ("sft", "rft")
+    }
+    own = evaluate_stage.pass_at_n(
+        task,
+        final,
+        problems,
+        building.stage_key(job.settings["seed"], "evaluate"),
+        num_samples=section["num_pass_at"],
+    )
+    unsolved = np.array(reference["sft"]["successes"]) == 0
+    workspace.write_results(
+        {
+            "method": job.name.split(".")[1],
+            "label": job.name,
+            "seed": section["seed"],
+            "alpha": section["alpha"],
+            "prover": f"Bo{section['best_of']}({section['prover'] or 'base'})",
+            "iterations": iterations,
+            "tokens": (np.array(iterations) * mean * per_iteration).tolist(),
+            "test_accuracy": accuracy,
+            "num_test": len(problems.ids),
+            "metrics": {
+                name: [found.get(i) for i in iterations] for name, found in lines.items()
+            },
+            "gate": gate,
+            "headline": {"accuracy": own["accuracy"][0], "best": max(accuracy)},
+            "final": {
+                "n": own["n"],
+                "accuracy": own["accuracy"],
+                "pass_at_n": {
+                    "SFT": reference["sft"]["pass_at_n"],
+                    "RFT": reference["rft"]["pass_at_n"],
+                    "RL": own["pass_at_n"],
+                },
+                "unsolved": {
+                    "num_problems": int(unsolved.sum()),
+                    "sft_samples": reference["sft"]["num_samples"],
+                    "n": own["n"],
+                    "RL": evaluate_stage.pass_intervals(
+                        np.array(own["successes"])[unsolved], own["num_samples"], own["n"]
+                    )
+                    if unsolved.any()
+                    else [],
+                },
+            },
+        }
+    )
+
+
+if __name__ == "__main__":
+    runner.main("rl")

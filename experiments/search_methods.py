@@ -1,0 +1,184 @@
+"""What the search stage measures: a pool of samples, and beams; arrays per problem."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import building
+from pavjax import arrays, evaluate, grading, guided_decoding, pav, provers
+from pavjax.decoding import Sampling
+
+
+class Searcher:
+    """The base policy and its verifiers, on one task."""
+
+    def __init__(self, task, base, judge, orm, section):
+        self.task, self.base, self.judge, self.orm = task, base, judge, orm
+        self.section = section
+        self.num_prefixes = task.max_steps + 1
+        self.values = {"PAV": self._scorer(judge), "ORM": self._scorer(orm)}
+
+    def _scorer(self, judge):
+        """values(params, rollouts) -> V of every prefix: [B S P]."""
+
+        @jax.jit
+        def values(params, rollouts):
+            logits = judge.verifier.logits(
+                params, rollouts.tokens, rollouts.prompt_len, rollouts.logprobs
+            )
+            return pav.prefix_values(
+                *(logits, rollouts.step_ids, rollouts.prompt_len),
+                num_prefixes=self.num_prefixes,
+            )
+
+        return values
+
+    def pool(self, problems, key, num_samples):
+        """N samples of every problem, graded and scored: dict of [B N ...] arrays.
+
+        values [B N S P] by the verifier, orm [B N] of the whole trace, reward, length,
+        num_steps, prompt_len [B N], answer [B N] (an id per distinct answer; -1 none).
+        """
+        section = self.section
+        sampler = building.make_sampler(
+            self.task, self.base.policy, num_samples, section["temperature"]
+        )
+        parts = []
+        size = max(1, section["rows_per_batch"] // num_samples)
+        for index, real in building.batches(len(problems.ids), size):
+            rows = problems.rows(index)
+            batch_key = jax.random.fold_in(key, index[0])
+            rollouts = sampler(self.base.params, batch_key, rows.tokens, rows.prompt_len)
+            rollouts, responses = building.grade(
+                self.task, rows.problems, jax.device_get(rollouts)
+            )
+            flat = building.flatten(rollouts)
+            found = {
+                "values": np.asarray(self.values["PAV"](self.judge.params, flat)),
+                "orm": np.asarray(self.values["ORM"](self.orm.params, flat))[:, -1, 0],
+                "reward": flat.reward,
+                "length": flat.length,
+                "prompt_len": flat.prompt_len,
+                "num_steps": np.asarray(arrays.num_steps(flat.step_ids)),
+            }
+            shape = rollouts.length.shape
+            found = {k: v.reshape(*shape, *v.shape[1:]) for k, v in found.items()}
+            answers = [grading.final_answer(text) for text in responses]
+            answers = np.array(answers, object).reshape(shape)
+            found["answer"] = evaluate.answer_ids(answers.tolist())
+            parts.append({name: array[:real] for name, array in found.items()})
+        return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+    @functools.cached_property
+    def _search(self):
+        limits = building.step_limits(self.task)
+
+        @functools.partial(jax.jit, static_argnames="width")
+        def search(base_params, judge_params, key, tokens, prompt_len, rule, *, width):
+            beams, values, written = guided_decoding.guided_search(
+                *(base_params, judge_params, key, tokens, prompt_len),
+                policy=self.base.policy,
+                verifier=self.judge.verifier,
+                score_rule=guided_decoding.effective_reward_rule(base=0, **rule),
+                width=width,
+                candidates=self.section["candidates"],
+                limits=limits,
+                distinct=self.section["distinct"],
+                sampling=Sampling(temperature=self.section["temperature"]),
+            )
+            return beams.tokens, beams.length, values, written
+
+        return search
+
+    def beam(self, problems, key, width, rule, progress=None):
+        """Step-level beam search on every problem: dict of [B ...] arrays.
+
+        rule: {"prover": column, "k": K, "alpha": alpha}. correct, solved (by any beam),
+        claimed (the verifier's value of the chosen trace), tokens, written [B H],
+        prompt_len; chosen_tokens [B T], chosen_length.
+        """
+        rule = {name: jnp.asarray(value) for name, value in rule.items()}
+        rows_of_one = width * self.section["candidates"]
+        size = max(1, min(self.section["rows_per_batch"] // rows_of_one, 128))
+        parts = []
+        for index, real in building.batches(len(problems.ids), size):
+            rows = problems.rows(index)
+            tokens, length, values, written = jax.device_get(
+                self._search(
+                    *(self.base.params, self.judge.params),
+                    *(jax.random.fold_in(key, index[0]), rows.tokens, rows.prompt_len),
+                    rule,
+                    width=width,
+                )
+            )
+            reward = self._grade(rows, tokens, length)
+            # The paper's rule: the final candidate is the one of highest Q^pi.
+            best = values[..., 0].argmax(axis=1)
+            every = np.arange(size)
+            found = {
+                "correct": reward[every, best],
+                "solved": reward.max(axis=1),
+                "claimed": values[every, best, 0],
+                "written": written,
+                "prompt_len": rows.prompt_len,
+                "chosen_tokens": tokens[every, best],
+                "chosen_length": length[every, best],
+            }
+            parts.append({name: array[:real] for name, array in found.items()})
+            if progress:
+                progress(index[0] + real)
+        return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+    def _grade(self, rows, tokens, length):
+        shape = length.shape
+        prompt_len = np.repeat(rows.prompt_len, shape[1])
+        responses = building.encoding.decode_responses(
+            self.task, tokens.reshape(-1, tokens.shape[-1]), prompt_len, length.ravel()
+        )
+        repeated = [p for p in rows.problems for _ in range(shape[1])]
+        graded = building.encoding.grade_batch(self.task, repeated, responses)
+        return graded.reshape(shape)
+
+    def trace_values(self, tokens, prompt_len, length):
+        """V of every prefix of given traces [B T]: [B S P]."""
+        step_ids = arrays.step_ids_of(
+            *(tokens, prompt_len, length),
+            newline_id=self.task.tokenizer.newline_id,
+            end_id=self.task.tokenizer.end_id,
+            max_steps=self.task.max_steps,
+        )
+        logits = self.judge.verifier.logits(self.judge.params, tokens, prompt_len)
+        return np.asarray(
+            pav.prefix_values(
+                logits, step_ids, prompt_len, num_prefixes=self.num_prefixes
+            )
+        )
+
+    def sample_flops(self, pool):
+        """Policy FLOPs of one sample, and the verifier's to score it: means over the
+        pool, the prompt (read once for all) aside; and the prompt's own."""
+        prompt, length = pool["prompt_len"].ravel(), pool["length"].ravel()
+        read = np.mean(evaluate.sequence_flops(self.base.size, length, prompt))
+        once = np.mean(evaluate.sequence_flops(self.base.size, prompt))
+        return read, read, once
+
+    def beam_flops(self, found, width):
+        """Mean FLOPs of a search: both networks read the prompt once and every token
+        that any candidate wrote once."""
+        rows = width * self.section["candidates"]
+        stop = found["prompt_len"] + np.cumsum(found["written"], axis=1).T / rows
+        start = np.concatenate([found["prompt_len"][None], stop[:-1]])
+        total = 0.0
+        for size in (self.base.size, self.judge.size):
+            steps = evaluate.sequence_flops(size, stop, start).sum(0) * rows
+            total += np.mean(steps + evaluate.sequence_flops(size, found["prompt_len"]))
+        return float(total)
+
+
+def effective_scores(values, rule):
+    """[.. S P] -> (Q^pi of every step, Q^pi + alpha A^mu of every step): [.. H]."""
+    q = values[..., 1:, 0]
+    mu = np.asarray(provers.prover_values(values, rule["prover"], rule["k"]))
+    return q, q + rule["alpha"] * (mu[..., 1:] - mu[..., :-1])

@@ -1,0 +1,167 @@
+"""REINFORCE with process rewards: sample -> grade -> verify -> credit -> update.
+
+Each step of a trace is weighted by its own credit,
+
+    outcome + alpha * A^mu(s_h, a_h),
+
+minus a baseline: the gradient of Eq. 5. The advantage weighs step h alone; summed as a
+reward to go it would telescope to the outcome again. Setlur et al. 2024, section 5.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pavjax import arrays, losses, pav, provers
+
+CREDITS = ("advantage", "value")
+BASELINES = ("value", "leave_one_out", "none")
+
+
+class CreditRule(NamedTuple):
+    """What a step earns beside the outcome."""
+
+    alpha: float  # weight of the process term; 0 = outcome REINFORCE (ORM-RL)
+    prover: int  # column of the verifier's values
+    k: float  # the prover is best-of-k of that column
+    credit: str = "advantage"  # or "value": Q^mu itself, which invites reward hacking
+    clip: float = 0.0  # bound on the process term before alpha; 0 = none
+
+
+def iteration(state, key, prompts, *, sample_fn, grade_fn, credit_fn, update_fn):
+    """One iteration of PAV-RL: -> (state, metrics).
+
+    prompts: whatever identifies the problems. sample_fn(params, key, prompts) ->
+    Rollouts [B N ...]; grade_fn(prompts, rollouts) -> (rollouts with reward, metrics)
+    on the host; credit_fn(rollouts) -> per-token credits and baselines of it;
+    update_fn(state, batch) -> (state, metrics).
+    """
+    rollouts = sample_fn(state.params, key, prompts)
+    rollouts, graded = grade_fn(prompts, rollouts)
+    batch = credit_fn(rollouts)
+    state, metrics = update_fn(state, batch)
+    return state, {**graded, **metrics}
+
+
+def step_values(verifier, params, tokens, step_ids, prompt_len, *, num_prefixes):
+    """V^mu of every prefix of traces [B T]: [B S P]."""
+    logits = verifier.logits(params, tokens, prompt_len)
+    return pav.prefix_values(logits, step_ids, prompt_len, num_prefixes=num_prefixes)
+
+
+def process_rewards(values, num_steps, rule):
+    """The process term of every step, [*B S P] -> [*B H]: A^mu, or Q^mu."""
+    if rule.credit not in CREDITS:
+        raise ValueError(f"rl.credit={rule.credit!r}: choose one of {CREDITS}")
+    mu = provers.prover_values(values, rule.prover, rule.k)[..., None]
+    term = pav.process_advantages if rule.credit == "advantage" else pav.step_values
+    rewards = term(mu, num_steps)[..., 0]
+    if rule.clip:
+        rewards = jnp.clip(rewards, -rule.clip, rule.clip)
+    return rewards
+
+
+def leave_one_out(credits, exists):
+    """Mean credit of the same step of the problem's other samples: [B N H] -> same.
+
+    exists [B N H]: which steps there are; 0 where no other sample has the step.
+    """
+    total = jnp.sum(jnp.where(exists, credits, 0), axis=1, keepdims=True)
+    count = jnp.sum(exists, axis=1, keepdims=True)
+    others = jnp.where(exists, credits, 0)
+    return (total - others) / jnp.maximum(count - exists, 1)
+
+
+def make_credit_fn(verifier, rule, *, num_prefixes, baseline):
+    """-> credit_fn(verifier_params, rollouts [B N ...]) -> training batch [B * N ...]:
+
+    tokens, step_ids, credits [T] per token and baseline [T] (0 for "value": the
+    learned one is computed with the loss). With alpha = 0 the verifier is not read.
+    """
+    if baseline not in BASELINES:
+        raise ValueError(f"rl.baseline={baseline!r}: choose one of {BASELINES}")
+
+    def credit_fn(verifier_params, rollouts):
+        shape = rollouts.length.shape
+        tokens = rollouts.tokens.reshape(-1, rollouts.tokens.shape[-1])
+        step_ids = rollouts.step_ids.reshape(tokens.shape)
+        num_steps = arrays.num_steps(step_ids)
+        if rule.alpha:
+            values = step_values(
+                *(verifier, verifier_params, tokens, step_ids),
+                rollouts.prompt_len.reshape(-1),
+                num_prefixes=num_prefixes,
+            )
+            process = process_rewards(values, num_steps, rule)
+        else:
+            process = jnp.zeros((len(tokens), num_prefixes - 1))
+        credits = pav.step_credits(
+            rollouts.reward.reshape(-1), process, alpha=rule.alpha
+        )
+        expected = jnp.zeros_like(credits)
+        if baseline == "leave_one_out":
+            steps = arrays.last_axis_index(num_prefixes - 1, 2)
+            exists = (steps < num_steps[:, None]).reshape(*shape, -1)
+            expected = leave_one_out(credits.reshape(*shape, -1), exists)
+            expected = expected.reshape(credits.shape)
+        return {
+            "tokens": tokens,
+            "step_ids": step_ids,
+            "credits": arrays.steps_to_tokens(credits, step_ids),
+            "baseline": arrays.steps_to_tokens(expected, step_ids),
+            "process": arrays.steps_to_tokens(process, step_ids),
+        }
+
+    return credit_fn
+
+
+def init_baseline(policy_params, width):
+    """The token-level value function: a copy of the policy and a linear head at 0."""
+    return {
+        "backbone": jax.tree.map(jnp.copy, policy_params),
+        "kernel": jnp.zeros((width,)),
+        "bias": jnp.zeros(()),
+    }
+
+
+def baseline_values(policy, params, tokens):
+    """Expected credit before each token is drawn: [B T]; 0 for the first token."""
+    hidden = policy.hidden(params["backbone"], tokens)
+    values = hidden.astype(jnp.float32) @ params["kernel"] + params["bias"]
+    return jnp.pad(values[:, :-1], ((0, 0), (1, 0)))
+
+
+def make_loss(policy, *, kl_weight, learned_baseline):
+    """-> loss_fn(params, batch): REINFORCE, KL to the initial policy, baseline fit.
+
+    params: {"policy", "baseline"}; batch: what `credit_fn` returns and "initial", the
+    log-probs [B T V] of the initial policy. No gradient flows through credits or
+    baseline into the policy, and none from the baseline's loss into the policy.
+    """
+
+    def loss_fn(params, batch):
+        tokens, mask = batch["tokens"], arrays.response_mask(batch["step_ids"])
+        logits = policy.logits(params["policy"], tokens)
+        logprobs = arrays.target_logprobs(logits, tokens)
+        baseline = batch["baseline"]
+        fit = jnp.zeros(())
+        if learned_baseline:
+            baseline = baseline_values(policy, params["baseline"], tokens)
+            fit = losses.baseline_loss(baseline, batch["credits"], mask)
+        reinforce = losses.reinforce_loss(logprobs, batch["credits"], baseline, mask)
+        kl = losses.mean_over_traces(
+            losses.kl_to_reference(logits, batch["initial_logits"]), mask
+        )
+        entropy = arrays.masked_mean(losses.token_entropy(logits), mask)
+        total = reinforce + kl_weight * kl + fit
+        metrics = {
+            "kl": kl,
+            "entropy": entropy,
+            "baseline_error": fit,
+            "credit": arrays.masked_mean(batch["credits"], mask),
+            "process": arrays.masked_mean(batch["process"], mask),
+        }
+        return total, metrics
+
+    return loss_fn

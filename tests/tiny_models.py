@@ -1,0 +1,86 @@
+"""Models of a few thousand parameters, and inputs for them, shared by the tests."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pavjax.nets import TransformerConfig
+from pavjax.types import Policy
+
+VOCAB = 7
+PAD, END, NEWLINE = 0, 1, 2
+
+# These programs run for microseconds and compile for seconds: compile them hastily.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def tiny_config(**changes):
+    fields = {
+        "vocab_size": VOCAB,
+        "depth": 2,
+        "width": 16,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "head_dim": 4,
+        "mlp_width": 24,
+        "rope_base": 100.0,
+    }
+    return TransformerConfig(**(fields | changes))
+
+
+def table_policy():
+    """A policy whose next token depends on the last one alone: params [V V] are the
+    logits of the next token, by the last. Its caches are empty."""
+
+    def hidden(params, tokens):
+        return params[tokens]
+
+    return Policy(
+        init=lambda key: jax.random.normal(key, (VOCAB, VOCAB)),
+        logits=hidden,
+        hidden=hidden,
+        prefill=lambda params, tokens: (hidden(params, tokens), ()),
+        init_suffix=lambda num_rows, num_branches, num_tokens: (),
+        extend=lambda params, prefix, suffix, tokens, *_: (
+            hidden(params, tokens),
+            suffix,
+        ),
+        unembed=lambda params, hidden: hidden,
+    )
+
+
+def random_params(init, *args, seed=0):
+    """Parameters in the shapes of `init(*args)`, none of them 0 or 1, of sizes that
+    keep activations near 1. From numpy: it compiles nothing."""
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        values = rng.normal(size=leaf.shape).astype(leaf.dtype)
+        name = path[-1].key
+        if name == "scale":
+            return 1 + values / 4
+        return values if name == "embed" else values / 4
+
+    params = jax.tree_util.tree_map_with_path(draw, jax.eval_shape(init, *args))
+    return jax.tree.map(jnp.asarray, params)
+
+
+def random_tokens(seed, shape, *, low=1):
+    """No padding among them; from `low` = 3 on neither delimiters."""
+    numbers = np.random.default_rng(seed).integers(low, VOCAB, size=shape)
+    return jnp.array(numbers, jnp.int32)
+
+
+def random_prompts(seed, lengths):
+    """Prompts of the given lengths, padded with 0: (tokens [B T], prompt_len [B])."""
+    lengths = np.asarray(lengths)
+    tokens = np.array(random_tokens(seed, (len(lengths), lengths.max())))
+    tokens[np.arange(lengths.max()) >= lengths[:, None]] = PAD
+    return jnp.array(tokens), jnp.array(lengths, jnp.int32)
+
+
+def strict():
+    """A context in which JAX refuses implicit promotions of dtype and of rank."""
+    return jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise")
