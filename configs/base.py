@@ -144,6 +144,15 @@ def collect():
         "temperature": 1.0,  # P: not given
         "batch_size": 32,  # traces whose prefixes are completed at once
         "shard_size": 64,  # problems per shard; a killed run redoes one shard at most
+        # A second round, on other problems: the traces that a beam search with a first
+        # verifier likes best are labelled like seed traces. It finds the errors that
+        # the verifier does not see. P: no such round.
+        "hard": {
+            "num_problems": 0,  # of the train split; 0 = no second round
+            "width": 8,  # beams of that search
+            "num_traces": 4,  # best-scored traces per problem that are labelled
+            "num_completions": 2,  # per prefix and prover
+        },
     }
 
 
@@ -154,6 +163,10 @@ def verifier():
         "labels": "every_token",  # "every_token" or "step_ends" (P)
         "num_updates": 400,  # P: 20,000
         "learning_rate": 1e-3,  # peak. P: 5e-7
+        # With collect.hard: updates after the second round, from the first verifier on,
+        # and the share of a batch that comes from that round.
+        "hard_updates": 200,
+        "hard_share": 0.5,
         "class_balanced": True,  # equal mass on Q-hat < 0.5 and >= 0.5 (P)
         "checkpoint_every": 100,  # updates
         # Further jobs "verifier.<name>", each with these fields changed; "main" is

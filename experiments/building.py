@@ -8,9 +8,9 @@ import numpy as np
 
 from experiments.pipeline import parse_prover
 from experiments.stages import StageError
-from pavjax import data, decoding, evaluate
+from pavjax import arrays, data, decoding, evaluate
 from pavjax.nets import TransformerConfig, make_policy, make_verifier
-from pavjax.runtime import checkpoint
+from pavjax.runtime import checkpoint, sharding
 from pavjax.runtime.optimizer import make_optimizer
 from pavjax.tasks import encoding, make_task
 from pavjax.types import Policy, Rollouts, Verifier
@@ -63,11 +63,16 @@ def problem_set(task, settings, split, count):
     return ProblemSet(ids, problems, *encoding.encode_prompts(task, problems))
 
 
+def split_batch(x):
+    """Pin the batch axis of an activation to the mesh that the runner has set."""
+    return sharding.constrain(x, sharding.BATCH)
+
+
 def policy_of(model, task):
     """The `model` section -> (Policy, ModelSize)."""
     config = TransformerConfig(vocab_size=task.tokenizer.vocab_size, **model)
     sizes = {name: getattr(config, name) for name in evaluate.ModelSize._fields}
-    return make_policy(config), evaluate.ModelSize(**sizes)
+    return make_policy(config, split_batch=split_batch), evaluate.ModelSize(**sizes)
 
 
 def load_policy(checkpoints, task, step=None):
@@ -171,6 +176,23 @@ def make_brancher(task, policy, temperature=1.0):
     return brancher
 
 
+_step_ids_of = jax.jit(
+    arrays.step_ids_of, static_argnames=("newline_id", "end_id", "max_steps")
+)
+
+
+def step_ids(task, tokens, prompt_len, length):
+    """Which step each token of drawn traces [*B T] belongs to, on the host."""
+    return np.asarray(
+        _step_ids_of(
+            *(tokens, prompt_len, length),
+            newline_id=task.tokenizer.newline_id,
+            end_id=task.tokenizer.end_id,
+            max_steps=task.max_steps,
+        )
+    )
+
+
 def responses_of(task, rollouts):
     """The responses of rollouts with leading axes flattened: list of str."""
     width = rollouts.tokens.shape[-1]
@@ -210,6 +232,7 @@ def batches(count, size):
 def accuracy_of(task, model, sampler, problem_set, key, *, batch_size):
     """Sampled accuracy: [B N] rewards of every problem."""
     rewards = []
+    batch_size = min(batch_size, len(problem_set.ids))
     for index, real in batches(len(problem_set.ids), batch_size):
         rows = problem_set.rows(index)
         rollouts = sampler(

@@ -10,15 +10,19 @@ completions. Some completions are kept as traces of their own: each labels the p
 that follow its branching point with its outcome, at no cost.
 """
 
+import functools
+
 import jax
 import numpy as np
 
 from experiments import building
 from experiments import run as runner
+from experiments.search_methods import Searcher
 from experiments.stages import read_record
 from pavjax import arrays, data, evaluate, labels
 from pavjax.runtime.atomic import write_json_atomic
 from pavjax.tasks import encoding
+from pavjax.types import Rollouts
 
 
 def run(job, workspace):
@@ -32,30 +36,41 @@ def run(job, workspace):
         )
         for name in settings["provers"]
     ]
-    collector = Collector(task, provers, section, workspace.costs)
-    counts = {
-        "train": section["num_problems"],
-        "validation": section["num_heldout_problems"],
-        "test": section["num_heldout_problems"],
-    }
-    problems = {
-        split: building.problem_set(task, settings["task"], split, count)
-        for split, count in counts.items()
-    }
+    judge = None
+    if "hard" in section:
+        judge = building.load_verifier(workspace.input_checkpoints("verifier"), task)
+    collector = Collector(task, provers, section, workspace.costs, judge)
+    problems = problems_of(task, settings["task"], section)
     building.check_splits(problems)
     key = building.stage_key(settings["seed"], "collect")
     directory = workspace.directory / "labels"
     collect_shards(workspace, directory, problems, collector, section, key)
     num_traces = data.finalize(str(directory))
-    workspace.write_results(
-        {
-            "provers": settings["provers"],
-            "num_traces": num_traces,
-            "num_problems": counts,
-            "allocation": section["allocation"],
-            **summarize(data.read_labels(str(directory), "test"), settings["provers"]),
-        }
-    )
+    results = {
+        "provers": settings["provers"],
+        "num_traces": num_traces,
+        "num_problems": {split: len(found.ids) for split, found in problems.items()},
+        "allocation": section["allocation"],
+    }
+    if "test" in problems:
+        labelled = data.read_labels(str(directory), "test")
+        results |= summarize(labelled, settings["provers"])
+    workspace.write_results(results)
+
+
+def problems_of(task, settings, section):
+    """The problems to label; a second round has other train problems, and no others."""
+    if "hard" in section:
+        skip = section["hard"]["skip_problems"]
+        count = skip + section["num_problems"]
+        found = building.problem_set(task, settings, "train", count)
+        return {"train": found.rows(np.arange(skip, count))}
+    held_out = section["num_heldout_problems"]
+    counts = {"train": section["num_problems"], "validation": held_out, "test": held_out}
+    return {
+        split: building.problem_set(task, settings, split, count)
+        for split, count in counts.items()
+    }
 
 
 def collect_shards(workspace, directory, problems, collector, section, key):
@@ -92,9 +107,14 @@ def collect_shards(workspace, directory, problems, collector, section, key):
 class Collector:
     """Draws and labels the traces of a batch of problems."""
 
-    def __init__(self, task, provers, section, costs):
+    def __init__(self, task, provers, section, costs, judge=None):
         self.task, self.provers, self.section = task, provers, section
         self.costs = costs
+        self.searcher = None
+        if judge:
+            search = {"candidates": 3, "distinct": True, "temperature": 1.0}
+            search |= {"rows_per_batch": 1_536}
+            self.searcher = Searcher(task, provers[0], judge, judge, search)
         self.num_prefixes = task.max_steps + 1
         base = provers[0]
         self.sampler = building.make_sampler(
@@ -104,6 +124,9 @@ class Collector:
             building.make_brancher(task, model.policy, section["temperature"])
             for model in provers
         ]
+        self.branch_points = jax.jit(
+            functools.partial(labels.branch_points, num_prefixes=self.num_prefixes)
+        )
         self.score = jax.jit(
             lambda params, tokens: arrays.target_logprobs(
                 base.policy.logits(params, tokens), tokens
@@ -113,15 +136,9 @@ class Collector:
     def collect(self, problems, key, split):
         """The records of one shard: dict of arrays, see `data.label_shards.FIELDS`."""
         seed_key, first_key, second_key = jax.random.split(key, 3)
-        base = self.provers[0]
-        rollouts = self.sampler(
-            base.params, seed_key, problems.tokens, problems.prompt_len
-        )
-        rollouts, _ = building.grade(
-            self.task, problems.problems, jax.device_get(rollouts)
-        )
-        seeds = self._seed_records(problems, building.flatten(rollouts))
-        self._charge(base, seeds["length"], seeds["prompt_len"])
+        draw_seeds = self._searched_seeds if self.searcher else self._sampled_seeds
+        seeds = draw_seeds(problems, seed_key)
+        self._charge(self.provers[0], seeds["length"], seeds["prompt_len"])
         num_completions = self.section["num_completions"]
         kept = self._label(problems, seeds, first_key, num_completions)
         if self.section["allocation"] == "first_pit" and split == "train":
@@ -137,7 +154,42 @@ class Collector:
         self._count_own_outcomes(seeds)
         return concatenate([seeds, *kept])
 
-    def _seed_records(self, problems, rollouts):
+    def _sampled_seeds(self, problems, key):
+        """Traces that the base draws from the bare problem: it completes all of their
+        prefixes, the bare problem included (branch -1)."""
+        rollouts = self.sampler(
+            self.provers[0].params, key, problems.tokens, problems.prompt_len
+        )
+        rollouts, _ = building.grade(
+            self.task, problems.problems, jax.device_get(rollouts)
+        )
+        return self._seed_records(problems, building.flatten(rollouts), branch=-1)
+
+    def _searched_seeds(self, problems, key):
+        """The traces that a search likes best. They were selected, so that their own
+        outcome says nothing of their prefixes, which only fresh completions label
+        (branch: past the last step)."""
+        hard = self.section["hard"]
+        tokens, length = self.searcher.final_beams(problems, key, hard["width"])
+        tokens, length = (x[:, : hard["num_traces"]] for x in (tokens, length))
+        prompt_len = np.repeat(problems.prompt_len[:, None], tokens.shape[1], axis=1)
+        step_ids = building.step_ids(self.task, tokens, prompt_len, length)
+        flat = tokens.reshape(-1, tokens.shape[-1])
+        rollouts = Rollouts(
+            tokens=tokens,
+            prompt_len=prompt_len,
+            length=length,
+            step_ids=step_ids,
+            logprobs=self._reference_logprobs(
+                flat, step_ids.reshape(flat.shape)
+            ).reshape(tokens.shape),
+            reward=np.zeros(length.shape, np.float32),
+        )
+        rollouts, _ = building.grade(self.task, problems.problems, rollouts)
+        flat = building.flatten(rollouts)
+        return self._seed_records(problems, flat, branch=self.num_prefixes)
+
+    def _seed_records(self, problems, rollouts, branch):
         shape = (len(rollouts.length), self.num_prefixes, len(self.provers))
         each = len(rollouts.length) // len(problems.ids)
         return {
@@ -150,15 +202,14 @@ class Collector:
             "reward": rollouts.reward,
             "problem_id": np.repeat(np.asarray(problems.ids, np.int32), each),
             "source": np.zeros(shape[0], np.int32),
-            # Drawn as a whole: the bare problem is one of the prefixes it completes.
-            "branch": np.full(shape[0], -1, np.int32),
+            "branch": np.full(shape[0], branch, np.int32),
             "reference_logprobs": rollouts.logprobs,
         }
 
     def _label(self, problems, seeds, key, num_samples, chosen=None):
         """Add completions' counts to `seeds`; returns the completions to keep."""
-        prefix_len, is_open = labels.branch_points(
-            seeds["step_ids"], seeds["prompt_len"], num_prefixes=self.num_prefixes
+        prefix_len, is_open = self.branch_points(
+            seeds["step_ids"], seeds["prompt_len"]
         )
         # The last prefix of the longest trace is closed: it needs no branches.
         prefix_len = np.asarray(prefix_len)[:, :-1]
@@ -221,16 +272,12 @@ class Collector:
         row, branch = np.repeat(row, num_kept), np.repeat(branch, num_kept)
         sample = np.tile(np.arange(num_kept), len(row) // max(num_kept, 1))
         column = branch * rewards.shape[-1] + sample
+        # Of all completions, kept or not: one shape, compiled once.
+        prompt_len = np.broadcast_to(seeds["prompt_len"][rows, None], traces[1].shape)
+        step_ids = building.step_ids(self.task, traces[0], prompt_len, traces[1])
+        step_ids = step_ids[row, column]
         tokens, length, logprobs = (x[row, column] for x in traces)
         source = {name: seeds[name][rows][row] for name in seeds}
-        step_ids = np.asarray(
-            arrays.step_ids_of(
-                *(tokens, source["prompt_len"], length),
-                newline_id=self.task.tokenizer.newline_id,
-                end_id=self.task.tokenizer.end_id,
-                max_steps=self.task.max_steps,
-            )
-        )
         if p == 0:
             shared = np.where(step_ids < branch[:, None], source["reference_logprobs"], 0)
             reference = shared + logprobs

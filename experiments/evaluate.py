@@ -39,7 +39,7 @@ def run(job, workspace):
 def pass_at_n(task, model, problems, key, *, num_samples, progress=None):
     """Sampled accuracy and Pass@N, N up to `num_samples`, with intervals."""
     sampler = building.make_sampler(task, model.policy, num_samples)
-    size = max(1, 2_048 // num_samples)
+    size = min(max(1, 2_048 // num_samples), len(problems.ids))
     successes, num_tokens = [], 0
     for index, real in building.batches(len(problems.ids), size):
         rows = problems.rows(index)

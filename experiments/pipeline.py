@@ -5,6 +5,8 @@
     rft                the start of rl                  <- base, collect
     verifier.<name>    V^mu of every prefix             <- base, collect
     orm                outcome of complete traces       <- base, collect
+                       (with collect.hard: verifier.<name>.first, then collect.hard
+                       with what verifier.main.first likes, then these, on both)
     search             best-of-N and beams              <- base, verifier.main, orm
     evaluate.sft, evaluate.rft      Pass@N, before RL   <- base; rft
     rl.<method>.seed<k>             <- base, rft, verifier.main, both evaluations
@@ -37,8 +39,8 @@ def plan(config):
     base = policies[config.base]
     collect = collect_job(config, policies)
     rft = rft_job(config, base, collect)
-    verifiers = verifier_jobs(config, base, collect)
-    orm = orm_job(config, base, collect)
+    verifiers, hard = verifier_jobs(config, policies, collect)
+    orm = orm_job(config, base, collect, hard)
     search = search_job(config, base, verifiers["main"], orm)
     before = {
         "evaluate.sft": evaluate_job(config, "evaluate.sft", base),
@@ -115,6 +117,26 @@ def sft_settings(config, name):
 
 
 def collect_job(config, policies):
+    section = config.collect.to_dict()
+    del section["hard"]
+    return make_job(
+        "collect", "collect", *label_settings(config, policies, section)
+    )
+
+
+def hard_job(config, policies, first):
+    """The second round of labels, on traces that the verifier `first` likes."""
+    section = config.collect.to_dict()
+    section["hard"]["skip_problems"] = section["num_problems"]
+    section |= {"allocation": "uniform", "num_heldout_problems": 0}
+    section["num_problems"] = section["hard"].pop("num_problems")
+    section["num_completions"] = section["hard"].pop("num_completions")
+    settings, inputs = label_settings(config, policies, section)
+    return make_job("collect", "collect.hard", settings, inputs | {"verifier": first})
+
+
+def label_settings(config, policies, section):
+    """-> (settings, inputs) of a job that labels traces."""
     inputs = {"base": policies[config.base]}
     for prover in provers_of(config):
         inputs[f"prover.{prover}"] = policies[parse_prover(prover)[0]]
@@ -122,9 +144,9 @@ def collect_job(config, policies):
         "seed": config.seed,
         "task": task_settings(config),
         "provers": provers_of(config),
-        "collect": config.collect.to_dict(),
+        "collect": section,
     }
-    return make_job("collect", "collect", settings, inputs)
+    return settings, inputs
 
 
 def rft_job(config, base, collect):
@@ -136,27 +158,45 @@ def rft_job(config, base, collect):
     return make_job("rft", "rft", settings, {"base": base, "collect": collect})
 
 
-def verifier_jobs(config, base, collect):
-    """{variant: job}."""
+def verifier_jobs(config, policies, collect):
+    """({variant: job}, the job of the second round of labels or None).
+
+    With `collect.hard` each variant has a first job, trained on the first round; that
+    of "main" finds the traces of the second, and all variants go on from their own.
+    """
     section = config.verifier.to_dict()
     variants = section.pop("variants")
-    return {
-        name: make_job(
-            "verifier",
-            f"verifier.{name}",
-            verifier_settings(config, "prefixes", merge(section, changes, name)),
-            {"base": base, "collect": collect},
-        )
-        for name, changes in variants.items()
-    }
+    hard_updates = section.pop("hard_updates")
+    inputs = {"base": policies[config.base], "collect": collect}
+    jobs = {}
+    for name, changes in variants.items():
+        settings = verifier_settings(config, "prefixes", merge(section, changes, name))
+        jobs[name] = make_job("verifier", f"verifier.{name}", settings, inputs)
+    if not config.collect.hard.num_problems:
+        return jobs, None
+    hard = hard_job(config, policies, jobs["main"])
+    for name, first in jobs.items():
+        settings = first.settings | {
+            "verifier": first.settings["verifier"] | {"num_updates": hard_updates}
+        }
+        first = make_job("verifier", f"verifier.{name}.first", first.settings, inputs)
+        more = {"hard": hard, "init": first}
+        jobs[name] = make_job("verifier", f"verifier.{name}", settings, inputs | more)
+    return jobs, hard
 
 
-def orm_job(config, base, collect):
+def orm_job(config, base, collect, hard):
     section = config.verifier.to_dict()
     del section["variants"]
+    hard_updates = section.pop("hard_updates")
     section = merge(section, config.orm.to_dict(), "orm")
+    inputs = {"base": base, "collect": collect}
+    if hard:
+        # As many updates as the PAV has had, on the same traces.
+        inputs["hard"] = hard
+        section["num_updates"] += hard_updates
     settings = verifier_settings(config, "outcome", section)
-    return make_job("verifier", "orm", settings, {"base": base, "collect": collect})
+    return make_job("verifier", "orm", settings, inputs)
 
 
 def verifier_settings(config, kind, section):

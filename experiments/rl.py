@@ -15,7 +15,7 @@ import numpy as np
 from experiments import building, fitting
 from experiments import evaluate as evaluate_stage
 from experiments import run as runner
-from experiments.rl_metrics import fresh_value_error, trace_metrics
+from experiments.rl_metrics import make_value_error, trace_metrics
 from experiments.sft import batch_drawer
 from pavjax import evaluate, rl, train
 from pavjax.runtime import sharding
@@ -43,6 +43,8 @@ def run(job, workspace):
 
     sampler = building.make_sampler(task, start.policy, section["num_test_samples"])
 
+    value_error = make_value_error(task, start.policy, base, judge, problems["train"])
+
     def validate(state, step):
         policy = building.Model(
             start.policy, state.params["policy"], start.config, start.size
@@ -51,24 +53,23 @@ def run(job, workspace):
             *(task, policy, sampler, problems["test"], keys["test"]),
             batch_size=section["rows_per_batch"] // section["num_test_samples"],
         )
-        error = fresh_value_error(
-            *(task, policy, base, judge, problems["train"]),
-            jax.random.fold_in(keys["test"], step),
-        )
+        error = value_error(policy.params, jax.random.fold_in(keys["test"], step))
         return {"test_accuracy": float(rewards.mean()), "verifier_error": error}
 
     optimizer = optimizer_of(section)
 
-    def init_state(_):
-        baseline = rl.init_baseline(start.params, start.config["width"])
-        params = {"policy": start.params}
+    def init_state(policy_params):
+        baseline = rl.init_baseline(policy_params, start.config["width"])
+        params = {"policy": policy_params}
         if section["baseline"] == "value":
             params["baseline"] = baseline
         return train.init_state(params, optimizer)
 
     state = fitting.fit(
         workspace,
-        sharding.born_sharded(init_state, key, mesh=workspace.mesh),
+        sharding.born_sharded(
+            init_state, jax.device_get(start.params), mesh=workspace.mesh
+        ),
         step_fn,
         num_steps=section["num_iterations"],
         checkpoint_every=section["evaluate_every"],

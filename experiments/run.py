@@ -17,8 +17,11 @@ import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
+import jax
+
 from experiments import cli
 from experiments.pipeline import plan
+from experiments.reporting import summary as reporting_summary
 from experiments.stages import StageError, Workspace, read_record, with_inputs
 from pavjax.runtime import hardware
 from pavjax.runtime.atomic import storage_error, write_json_atomic
@@ -87,7 +90,8 @@ def run_job(job, workdir, execution, label=""):
             execution=execution,
             label=label or job.name,
         )
-        module.run(job, workspace)
+        with jax.set_mesh(workspace.mesh):
+            module.run(job, workspace)
         if not (directory / "results.json").exists():
             raise RuntimeError(f"stage {job.stage!r} ended without write_results")
         write_json_atomic(directory / "DONE.json", closing_record(workspace.costs))
@@ -218,7 +222,7 @@ def summary(jobs, workdir):
     for job in jobs:
         if job.stage == "report":
             results = read_record(job.directory(workdir) / "results.json")
-            lines.append("\n" + results.get("summary", ""))
+            lines.append("\n" + reporting_summary.as_text(results["summary"]))
             lines.append(f"report: {job.directory(workdir) / 'index.html'}")
     return "\n".join(lines)
 

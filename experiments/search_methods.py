@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import building
-from pavjax import arrays, evaluate, grading, guided_decoding, pav, provers
+from pavjax import evaluate, grading, guided_decoding, pav, provers
 from pavjax.decoding import Sampling
 
 
@@ -47,6 +47,7 @@ class Searcher:
         )
         parts = []
         size = max(1, section["rows_per_batch"] // num_samples)
+        size = min(size, len(problems.ids))
         for index, real in building.batches(len(problems.ids), size):
             rows = problems.rows(index)
             batch_key = jax.random.fold_in(key, index[0])
@@ -61,7 +62,7 @@ class Searcher:
                 "reward": flat.reward,
                 "length": flat.length,
                 "prompt_len": flat.prompt_len,
-                "num_steps": np.asarray(arrays.num_steps(flat.step_ids)),
+                "num_steps": flat.step_ids.max(-1) + 1,
             }
             shape = rollouts.length.shape
             found = {k: v.reshape(*shape, *v.shape[1:]) for k, v in found.items()}
@@ -102,6 +103,7 @@ class Searcher:
         rule = {name: jnp.asarray(value) for name, value in rule.items()}
         rows_of_one = width * self.section["candidates"]
         size = max(1, min(self.section["rows_per_batch"] // rows_of_one, 128))
+        size = min(size, len(problems.ids))
         parts = []
         for index, real in building.batches(len(problems.ids), size):
             rows = problems.rows(index)
@@ -131,6 +133,30 @@ class Searcher:
                 progress(index[0] + real)
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
+    def final_beams(self, problems, key, width):
+        """All final beams of a search by Q^pi, the best first: tokens [B W T] within a
+        trace's bounds, length [B W]."""
+        rule = {"prover": jnp.asarray(0), "k": jnp.asarray(1.0)}
+        rule["alpha"] = jnp.asarray(0.0)
+        longest = self.task.max_prompt_len + self.task.max_response_len
+        size = max(
+            1, self.section["rows_per_batch"] // (width * self.section["candidates"])
+        )
+        parts = []
+        for index, real in building.batches(len(problems.ids), size):
+            rows = problems.rows(index)
+            tokens, length, _, _ = jax.device_get(
+                self._search(
+                    *(self.base.params, self.judge.params),
+                    *(jax.random.fold_in(key, index[0]), rows.tokens, rows.prompt_len),
+                    rule,
+                    width=width,
+                )
+            )
+            tokens = tokens[:real, :, :longest]
+            parts.append((tokens, np.minimum(length[:real], longest)))
+        return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
     def _grade(self, rows, tokens, length):
         shape = length.shape
         prompt_len = np.repeat(rows.prompt_len, shape[1])
@@ -143,18 +169,16 @@ class Searcher:
 
     def trace_values(self, tokens, prompt_len, length):
         """V of every prefix of given traces [B T]: [B S P]."""
-        step_ids = arrays.step_ids_of(
-            *(tokens, prompt_len, length),
-            newline_id=self.task.tokenizer.newline_id,
-            end_id=self.task.tokenizer.end_id,
-            max_steps=self.task.max_steps,
-        )
-        logits = self.judge.verifier.logits(self.judge.params, tokens, prompt_len)
-        return np.asarray(
-            pav.prefix_values(
+        step_ids = building.step_ids(self.task, tokens, prompt_len, length)
+
+        @jax.jit
+        def values(params, tokens, prompt_len, step_ids):
+            logits = self.judge.verifier.logits(params, tokens, prompt_len)
+            return pav.prefix_values(
                 logits, step_ids, prompt_len, num_prefixes=self.num_prefixes
             )
-        )
+
+        return np.asarray(values(self.judge.params, tokens, prompt_len, step_ids))
 
     def sample_flops(self, pool):
         """Policy FLOPs of one sample, and the verifier's to score it: means over the

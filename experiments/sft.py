@@ -68,7 +68,7 @@ def train_policy(
     mesh = workspace.mesh
     optimizer = building.optimizer_of(section, section["num_updates"])
 
-    def init_state(init_key):
+    def init_state(init_key, init):
         params = policy.init(init_key) if init is None else init
         return train.init_state({"policy": params}, optimizer)
 
@@ -110,7 +110,7 @@ def train_policy(
 
     fitting.fit(
         workspace,
-        sharding.born_sharded(init_state, init_key, mesh=mesh),
+        sharding.born_sharded(init_state, init_key, jax.device_get(init), mesh=mesh),
         step_fn,
         num_steps=section["num_updates"],
         checkpoint_every=section["checkpoint_every"],

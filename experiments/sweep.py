@@ -21,9 +21,7 @@ An expression lists points, each a set of values for config fields:
 """
 
 import argparse
-import csv
 import importlib.util
-import io
 import itertools
 import sys
 from collections import Counter
@@ -31,11 +29,9 @@ from pathlib import Path
 
 from experiments import cli
 from experiments.pipeline import plan
+from experiments.reporting.comparison import compare, value_name
 from experiments.run import execution_of, plan_table, run_jobs
-from experiments.stages import StageError, read_record, with_inputs
-from pavjax.runtime.atomic import write_text_atomic
-
-COMPARED = ("search", "rl")  # stages whose results.json has a "headline"
+from experiments.stages import StageError, with_inputs
 
 
 def main():
@@ -155,42 +151,6 @@ def describe(points, jobs):
 
 def point_name(point):
     return "  ".join(f"{path}={value_name(value)}" for path, value in point.items())
-
-
-def value_name(value):
-    return "+".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
-
-
-def compare(points, workdir, name):
-    """Write the table of all points' headline results as CSV and Markdown; return the
-    latter and where both are."""
-    rows = [row for point, wanted in points for row in rows_of(point, wanted, workdir)]
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    table = [columns, ["---"] * len(columns)]
-    table += [[cell(row.get(column, "")) for column in columns] for row in rows]
-    markdown = "\n".join("| " + " | ".join(line) + " |" for line in table) + "\n"
-    path = Path(workdir) / "sweeps" / name
-    write_text_atomic(path.with_suffix(".csv"), text.getvalue())
-    write_text_atomic(path.with_suffix(".md"), markdown)
-    return f"{markdown}table: {path}.csv and .md"
-
-
-def rows_of(point, wanted, workdir):
-    """One row per compared job of a point: the point, the job, its headline."""
-    for job in wanted:
-        if job.stage in COMPARED:
-            results = read_record(job.directory(workdir) / "results.json")
-            headline = results.get("headline", {})
-            names = {path: value_name(value) for path, value in point.items()}
-            yield {**names, "job": job.name, **headline}
-
-
-def cell(value):
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

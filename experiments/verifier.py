@@ -20,6 +20,8 @@ from pavjax.runtime import checkpoint, sharding
 from pavjax.tasks import encoding
 
 INPUTS = ("tokens", "prompt_len", "reference_logprobs")
+value_loss = jax.jit(losses.prefix_value_loss)
+entropy_floor = jax.jit(losses.entropy_floor)
 
 
 def run(job, workspace):
@@ -30,6 +32,9 @@ def run(job, workspace):
     base = building.load_policy(workspace.input_checkpoints("base"), task)
     directory = str(workspace.inputs["collect"] / "labels")
     records = {split: data.read_labels(directory, split) for split in data.SPLITS}
+    if "hard" in workspace.inputs:
+        hard = str(workspace.inputs["hard"] / "labels")
+        records["hard"] = data.read_labels(hard, "train")
     if is_orm:
         records = {split: outcomes_only(found) for split, found in records.items()}
     key = building.stage_key(settings["seed"], job.name)
@@ -40,40 +45,48 @@ def run(job, workspace):
     mesh = workspace.mesh
     optimizer = building.optimizer_of(section, section["num_updates"])
 
-    def init_state(key):
-        return train.init_state(verifier.init(key, base.params), optimizer)
+    first = None
+    if "init" in workspace.inputs:
+        first = building.load_verifier(workspace.input_checkpoints("init"), task).params
+
+    def init_params(key, base_params, first):
+        return verifier.init(key, base_params) if first is None else first
+
+    def init_state(*args):
+        return train.init_state(init_params(*args), optimizer)
 
     loss_fn = make_loss(verifier, section["labels"] == "every_token")
     update = jax.jit(
         train.make_update(loss_fn, optimizer, accumulate=section["accumulate"]),
         donate_argnums=0,
     )
-    draw = make_drawer(records["train"], section, data_key)
+    train_records, draw = make_drawer(records, section, data_key)
 
     def step_fn(state, step):
         index = draw(step)
-        length = records["train"]["length"][index]
+        length = train_records["length"][index]
         networks = 1 if section["head"] == "value" else 4 / 3  # the reference too
         workspace.costs.add(
             tokens_trained=length.sum(),
             flops=networks * np.sum(evaluate.train_flops(size, length)),
         )
-        batch = rows_of(records["train"], index)
+        batch = rows_of(train_records, index)
         return update(
             state, sharding.put_batch(batch, mesh, f"{workspace.label}.batch_size")
         )
 
     score = make_scorer(verifier)
+    start = init_key, *jax.device_get((base.params, first))
 
     def validate(state, step):
         held_out = seeds_of(records["validation"])
         logits = score(state.params, held_out)
-        loss = losses.prefix_value_loss(logits, *counts_of(held_out))
+        loss = value_loss(logits, *counts_of(held_out))
         return {"validation_loss": float(loss)}
 
     fitting.fit(
         workspace,
-        sharding.born_sharded(init_state, init_key, mesh=mesh),
+        sharding.born_sharded(init_state, *start, mesh=mesh),
         step_fn,
         num_steps=section["num_updates"],
         checkpoint_every=section["checkpoint_every"],
@@ -82,7 +95,7 @@ def run(job, workspace):
         name="training",
         best="validation_loss",
     )
-    example = jax.eval_shape(lambda k: verifier.init(k, base.params), init_key)
+    example = sharding.abstract_sharded(init_params, *start, mesh=mesh)
     training = workspace.directory / "training"
     best = checkpoint.best_step(training, "validation_loss")
     params = checkpoint.load_params(training, example, step=best)
@@ -152,21 +165,34 @@ def make_loss(verifier, every_token):
 
 
 def make_drawer(records, section, key):
-    """draw(step) -> rows; with `class_balanced`, half of them from traces of each
-    outcome (paper, App. D: two buckets, Q-hat < 0.5 and >= 0.5)."""
+    """(all traces to train on, draw(step) -> rows of them).
+
+    With `class_balanced`, half of the rows are from traces of each outcome (paper, App.
+    D: two buckets, Q-hat < 0.5 and >= 0.5); with a second round of labels, `hard_share`
+    of the batch comes from it.
+    """
     seed = jax.random.key_data(key).tolist()
-    size = section["batch_size"]
-    wrong, right = (np.flatnonzero((records["reward"] >= 0.5) == c) for c in (0, 1))
-    is_balanced = section["class_balanced"] and len(wrong) and len(right)
+    sets, sizes = [records["train"]], [section["batch_size"]]
+    if "hard" in records:
+        num_hard = round(section["hard_share"] * section["batch_size"])
+        sets, sizes = [*sets, records["hard"]], [sizes[0] - num_hard, num_hard]
+    joined = {name: np.concatenate([s[name] for s in sets]) for name in sets[0]}
+    is_right = joined["reward"] >= 0.5
+    pools, start = [], 0
+    for found, size in zip(sets, sizes, strict=True):
+        rows = np.arange(start, start + len(found["reward"]))
+        start += len(rows)
+        by_class = [rows[~is_right[rows]], rows[is_right[rows]]]
+        if section["class_balanced"] and all(map(len, by_class)):
+            pools += [(by_class[0], size - size // 2), (by_class[1], size // 2)]
+        else:
+            pools.append((rows, size))
 
     def draw(step):
         rng = np.random.default_rng((*seed, step))
-        if not is_balanced:
-            return rng.integers(0, len(records["reward"]), size)
-        half = size // 2
-        return np.concatenate([rng.choice(wrong, size - half), rng.choice(right, half)])
+        return np.concatenate([rng.choice(rows, size) for rows, size in pools])
 
-    return draw
+    return joined, draw
 
 
 def make_scorer(verifier, batch_size=256):
@@ -183,8 +209,8 @@ def make_scorer(verifier, batch_size=256):
         return jnp.take_along_axis(logits, ends[..., None], axis=1)
 
     def score(params, records):
-        parts = []
-        for index, real in building.batches(len(records["length"]), batch_size):
+        parts, count = [], len(records["length"])
+        for index, real in building.batches(count, min(batch_size, count)):
             parts.append(np.asarray(forward(params, rows_of(records, index)))[:real])
         return np.concatenate(parts)
 
@@ -245,8 +271,8 @@ def quality(task, score, params, records, provers):
     }
     for p, prover in enumerate(provers):
         counts = successes[..., p], attempts[..., p]
-        result["loss"][prover] = float(losses.prefix_value_loss(logits[..., p], *counts))
-        result["entropy_floor"][prover] = float(losses.entropy_floor(*counts))
+        result["loss"][prover] = float(value_loss(logits[..., p], *counts))
+        result["entropy_floor"][prover] = float(entropy_floor(*counts))
         result["ece"][prover] = defined(
             evaluate.expected_calibration_error(values[..., p], *counts)
         )

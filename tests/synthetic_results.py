@@ -15,6 +15,7 @@ from experiments.pipeline import plan
 
 ROOT = Path(__file__).parents[1]
 WIDTHS = [1, 2, 4, 8, 16, 32, 64]
+SAMPLES = sorted({*WIDTHS, *(3 * width for width in WIDTHS)})  # of best-of-n
 NUM_TEST = 500
 PROVERS = ["base", "base@150", "strong"]
 EXECUTION = {
@@ -79,7 +80,7 @@ def verifier(kind, name, head, shift=0.0):
         "num_parameters": 120_000,
         "best_step": 400,
         "steps": [100, 200, 300, 400],
-        "train_loss": [0.5 + shift, 0.31 + shift, 0.25 + shift, 0.22 + shift],
+        "train_loss": [[1, 200, 400], [0.69, 0.31 + shift, 0.22 + shift]],
         "validation_loss": [0.52 + shift, 0.35 + shift, 0.30 + shift, 0.29 + shift],
         "test": {
             "num_problems": 128,
@@ -107,14 +108,16 @@ def costly(accuracy, cost, budgets=WIDTHS, claim=0.05, axis="n"):
 
 
 def search():
-    orm = rising(0.18, 0.55)
-    orm[-1] = orm[-2] - 0.01
+    shapes = {  # start, end, speed, claim
+        "ORM": (0.18, 0.55, 0.6, 0.06),
+        "PAV-as-ORM": (0.18, 0.6, 0.6, 0.04),
+        "majority vote": (0.18, 0.34, 0.3, 0.05),
+        "weighted vote": (0.18, 0.45, 0.5, 0.05),
+        "Pass@N": (0.18, 1.0, 0.5, 0),
+    }
     best_of_n = {
-        "ORM": costly(orm, 1, claim=0.06),
-        "PAV-as-ORM": costly(rising(0.18, 0.6), 1, claim=0.04),
-        "majority vote": costly(rising(0.18, 0.34, 0.3), 1),
-        "weighted vote": costly(rising(0.18, 0.45, 0.5), 1),
-        "Pass@N": costly(rising(0.18, 1.0, 0.5), 1, claim=0),
+        name: costly(rising(*shape, SAMPLES), 1, SAMPLES, claim)
+        for name, (*shape, claim) in shapes.items()
     }
     for name in ("majority vote", "weighted vote", "Pass@N"):
         del best_of_n[name]["claimed"]
@@ -149,7 +152,7 @@ def search():
         "beam": beam,
         "prover_sweep": list(tops),
         "default_prover": "Bo4(base)",
-        "equal_tokens": {"tokens": tokens, **compared},
+        "equal_tokens": {"tokens": tokens, "PAV-Q tokens": tokens, **compared},
         "equal_flops": {"flops": [t * 6e5 for t in tokens], **compared},
         "efficiency": {
             "tokens": {"at_largest_budget": 8.3, "at_plateau": 4.2},
@@ -157,10 +160,26 @@ def search():
         },
         "prediction_error": {
             "Q": [0.42, 0.36, 0.3, 0.22, 0.15, 0.09, 0.05],
-            "PAV": [0.38, 0.29, 0.22, 0.15, 0.1, 0.06, 0.04],
+            "PAV": [0.38, 0.29, 0.22, 0.15, 0.1, 0.06, None],
+            "num_traces": 2_000,
         },
         "traces": [trace(i) for i in range(8)],
         "unsolved": 12,
+    }
+
+
+def evaluation(name):
+    n = [2**k for k in range(9)]
+    start, end = {"sft": (0.18, 1.0), "rft": (0.24, 0.98)}[name]
+    pass_at_n = [interval(a) for a in rising(start, end, 0.5, n)]
+    return {
+        "n": n,
+        "num_samples": 256,
+        "num_problems": NUM_TEST,
+        "num_tokens": 7_000_000,
+        "accuracy": pass_at_n[0],
+        "pass_at_n": pass_at_n,
+        "successes": [0, 3, 256],
     }
 
 
@@ -210,8 +229,8 @@ def rl(method, seed):
         "verifier_error": [None, *(0.05 + 0.001 * i for i in iterations[1:])],
     }
     pass_at_n = {
-        "SFT": [interval(a) for a in rising(0.18, 1.0, 0.5, n)],
-        "RFT": [interval(a) for a in rising(0.24, 0.98, 0.5, n)],
+        "SFT": evaluation("sft")["pass_at_n"],
+        "RFT": evaluation("rft")["pass_at_n"],
         "RL": [interval(a) for a in rising(final, 0.98, 0.5, n)],
     }
     hard = [interval(a, 41) for a in rising(0.02, final - 0.1, 0.3, n)]
@@ -249,6 +268,8 @@ def results_of(job):
         return verifier("verifier", rest[0], head, 0.2 if head == "value" else 0.0)
     if job.stage == "rl":
         return rl(rest[0], int(rest[1].removeprefix("seed")))
+    if job.stage == "evaluate":
+        return evaluation(rest[0])
     return {"collect": collect, "search": search}[job.stage]()
 
 
@@ -271,6 +292,7 @@ def write(workdir, change=lambda name, results: results, **overrides):
     """Write the results of arithmetic:tiny with `overrides` of config fields; returns
     the report job. change(job name, results): the results to write instead."""
     config = cli.load_config(ROOT / "configs/arithmetic.py:tiny")
+    config.rl.seeds = (0, 1, 2)
     for path, value in overrides.items():
         cli.override(config, path, value)
     *jobs, report = plan(config)

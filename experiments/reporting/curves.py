@@ -47,3 +47,21 @@ def curve(entry, x, key="accuracy"):
         return Curve(along, *triples(values).T)
     none = np.full(len(along), np.nan)
     return Curve(along, numbers(values), none, none)
+
+
+def up_to(found, most):
+    """The part of a curve with x <= most."""
+    kept = found.x <= most
+    return Curve(*(values[kept] for values in found))
+
+
+def comparisons(entry, axis):
+    """{"PAV-ORM": Curve of the difference, ...} of `equal_tokens` or `equal_flops`;
+    each may have a grid of its own."""
+    names = [name for name, v in entry.items() if v and isinstance(v[0], list)]
+    return {
+        name: Curve(
+            numbers(entry.get(f"{name} {axis}", entry[axis])), *triples(entry[name]).T
+        )
+        for name in names
+    }

@@ -14,7 +14,7 @@ from experiments.reporting.efficiency import (
     lower_bound,
     sample_efficiency,
 )
-from experiments.reporting.prover_charts import sweep_of
+from experiments.reporting.prover_charts import at_width, shared_widths, sweep_of
 from experiments.reporting.results import method
 from experiments.reporting.tables import duration, show
 from pavjax import evaluate
@@ -113,16 +113,21 @@ def search_gain(results):
         ]
         checks.append(found[0].value is not None and found[0].value >= EFFICIENCY)
         bound = "at least " if lower_bound(search, definition) else ""
-        shown = [
-            f"{bound if ratio.value else ''}{show(ratio.value, 'times')}"
-            + (f" ({ratio.words})" if ratio.words else "")
-            for ratio in found
-        ]
+        shown = [ratio_words(ratio, bound) for ratio in found]
         sentences.append(
             f"Matched to {words}, its efficiency is {shown[0]} in tokens and "
             f"{shown[1]} in FLOPs."
         )
     return verdict(checks), " ".join(sentences)
+
+
+def ratio_words(ratio, bound=""):
+    """A ratio, and why it is not a plain number where it is none."""
+    if ratio.value is None:
+        return f"“{ratio.words}”"
+    shown = show(ratio.value, "times")
+    shown = f"{bound}{shown}" if ratio.value else shown
+    return f"{shown} ({ratio.words})" if ratio.words else shown
 
 
 ORDER = (
@@ -165,7 +170,8 @@ def order(results):
     words += "(at equal N; a beam generates more tokens per N)."
     if not broken:
         return ("met within noise" if close else "met"), words
-    return ("partly met" if any(steps) else "missed"), words
+    better = any(found[i][last][0] > found[i + 1][last][0] for i in range(3))
+    return ("partly met" if better else "missed"), words
 
 
 def falling(found, n):
@@ -181,18 +187,19 @@ def middle_prover(results):
             f"The sweep holds {len(labels)} provers BoK of the base; a middle one "
             "needs three."
         )
-    curves = [curve(search["beam"][label], "width") for label in labels]
-    accuracy = np.stack([found.estimate for found in curves])  # [K widths]
+    widths = shared_widths(search)
+    found = np.array(
+        [[at_width(search["beam"][label], n) for n in widths] for label in labels]
+    )  # [K widths 3]
+    accuracy = found[..., 0]
     best = accuracy.argmax(axis=0)
     tied = (accuracy == accuracy.max(axis=0)).sum(axis=0) > 1
     inside = (best > 0) & (best < len(labels) - 1) & ~tied
     at = len(best) - 1
-    widths = curves[0].x
     where = [f"{labels[k]} at N = {n:g}" for k, n in zip(best, widths, strict=True)]
-    winner, ends = curves[best[at]], (curves[0], curves[-1])
-    clear = all(winner.low[at] > end.high[at] for end in ends)
+    clear = all(found[best[at], at, 1] > found[end, at, 2] for end in (0, -1))
     shown = [
-        f"{labels[k]} {show([float(p[at]) for p in curves[k][1:]], 'percent')}"
+        f"{labels[k]} {show(found[k, at].tolist(), 'percent')}"
         for k in dict.fromkeys((0, int(best[at]), len(labels) - 1))
     ]
     words = (
@@ -213,38 +220,27 @@ def rl_gain(results):
     difference, note = final_difference(results)
     above = difference[0] > 0 and (True if difference[1] > 0 else "noise")
     seeds = ", ".join(show(ratio.value, "times") for ratio in per_seed)
-    final = [f"{runs.label} {last_accuracy(runs)}" for runs in (pav, orm)]
+    final = [f"{runs.label} {show(runs.final(), 'percent')}" for runs in (pav, orm)]
     words = (
         f"Final accuracy in per cent: {', '.join(final)} ({pav.interval_note}); "
         f"difference {points(difference)} points ({note}). Sample efficiency of the "
-        f"mean curves: {show(mean.value, 'times')}"
+        f"mean curves: {ratio_words(mean)}"
     )
-    words += f" ({mean.words})" if mean.words else ""
     words += f"; seed by seed: {seeds}." if len(per_seed) > 1 else "."
-    failed = [
-        run for run in pav.runs if not (run.get("gate") or {"passed": 1})["passed"]
-    ]
+    gates = [run["gate"] for run in pav.runs if run.get("gate")]
+    failed = [gate for gate in gates if not gate["passed"]]
     if failed:
-        gate = failed[0]["gate"]
         words += (
-            f" The gate on the verifier FAILED (AUC {gate['auc']:.3f}, wanted "
-            f"{gate['threshold']:g}): do not expect dense credit to help."
+            f" The gate on the verifier FAILED (AUC {show(failed[0]['auc'], 'number')}, "
+            f"wanted {failed[0]['threshold']:g}): do not expect dense credit to help."
         )
     enough = mean.value is not None and mean.value >= EFFICIENCY
     return verdict([enough, above]), words
 
 
-def last_accuracy(runs):
-    return show([float(part[-1]) for part in runs.accuracy()[0][1:]], "percent")
-
-
 def final_difference(results):
-    """PAV-RL minus ORM-RL at the last iteration -> (interval [3], what it is over)."""
-    orm, pav = results.runs_of("orm"), results.runs_of("pav")
-    last = [
-        dict(zip(runs.seeds, runs.accuracy()[2][:, -1], strict=True))
-        for runs in (orm, pav)
-    ]
+    """PAV-RL minus ORM-RL at the end -> (interval [3], what it is over)."""
+    last = [results.runs_of(name).final_by_seed() for name in ("orm", "pav")]
     seeds = [seed for seed in last[0] if seed in last[1]]
     if not seeds:
         raise Missing("ORM-RL and PAV-RL share no seed.")

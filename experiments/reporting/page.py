@@ -82,10 +82,15 @@ def build(results, title, on_figure=lambda count: None):
     report.add_csv("figures.csv", tables.csv_text(drawn))
     body.insert(3, traces_html(report, results))
     body.append(config_html(report, results.config))
-    document = PAGE.replace("{title}", html.escape(title))
-    document = document.replace("{style}", STYLE).replace("{nav}", navigation())
-    report.files["index.html"] = document.replace("{body}", "\n".join(body)).encode()
+    text = document(title, "\n".join(body), f"<nav>{navigation()}</nav>")
+    report.files["index.html"] = text.encode()
     return report
+
+
+def document(title, body, nav=""):
+    """A whole HTML file."""
+    text = PAGE.replace("{title}", html.escape(title)).replace("{style}", STYLE)
+    return text.replace("{nav}", nav).replace("{body}", body)
 
 
 def section_html(anchor, name, intro, figures, text):
@@ -143,10 +148,11 @@ def gate_words(results):
     for runs in found:
         for run in runs.runs:
             gate = run.get("gate")
-            if gate and not gate["passed"]:
+            if gate and not gate["passed"] and run["alpha"]:
                 sentence = (
                     "The gate on verifier quality FAILED for RL: the AUC is "
-                    f"{gate['auc']:.3f}, below the threshold {gate['threshold']:g}."
+                    f"{tables.show(gate['auc'], 'number')}, the threshold "
+                    f"{gate['threshold']:g}."
                 )
                 sentences.setdefault(sentence, set()).add(runs.label)
     return [f"{s} It concerns: {', '.join(sorted(n))}." for s, n in sentences.items()]
@@ -198,7 +204,7 @@ PAGE = """<!doctype html>
 {style}</style>
 </head>
 <body>
-<header><h1>{title}</h1><nav>{nav}</nav></header>
+<header><h1>{title}</h1>{nav}</header>
 <main>
 {body}
 </main>

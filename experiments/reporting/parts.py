@@ -48,12 +48,16 @@ def figure_html(report, part, results, drawn):
     chart, image = made
     drawn += charts.chart_rows(part.name, chart)
     report.files[f"figures/{part.name}.png"] = image
-    source = base64.b64encode(image).decode()
     return (
-        f'<figure id="{part.name}"><img alt="{heading}" '
-        f'src="data:image/png;base64,{source}">'
+        f'<figure id="{part.name}">{embedded(image, part.title)}'
         f"<figcaption>{html.escape(chart.caption)}</figcaption></figure>"
     )
+
+
+def embedded(image, text):
+    """A PNG as an <img> that needs no file."""
+    source = base64.b64encode(image).decode()
+    return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{source}">'
 
 
 def table_html(report, part, results):

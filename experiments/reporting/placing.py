@@ -10,7 +10,7 @@ MARKERS = "osD^vPX*hp"
 def place(figure, axes, chart, title):
     """Title, labels and margins, which are in inches so that type is one size."""
     labelled = [series for series in chart.series if not series.faint]
-    right, below = 0.15, 0.62
+    right, below = 0.4 if chart.kind == "categories" else 0.15, 0.62
     if chart.categories:
         renderer = figure.canvas.get_renderer()
         ticks = [t.get_window_extent(renderer) for t in axes.get_xticklabels()]
@@ -30,7 +30,9 @@ def place(figure, axes, chart, title):
         legend_height = add_legend(figure, labelled, chart)
     height = max(HEIGHT, 3.2 + legend_height + below - 0.62)
     figure.set_size_inches(WIDTH, height)
-    left, top, floor = 0.78, 0.42, below + legend_height
+    renderer = figure.canvas.get_renderer()
+    ticks = [t.get_window_extent(renderer).width for t in axes.get_yticklabels()]
+    left, top, floor = 0.4 + max(ticks) / DPI, 0.42, below + legend_height
     axes.set_position(
         (
             left / WIDTH,

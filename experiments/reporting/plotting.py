@@ -1,7 +1,7 @@
 """Charts as PNG images. The only user of matplotlib; no global state, no display."""
 
 import io
-import re
+import textwrap
 
 import matplotlib
 import numpy as np
@@ -13,7 +13,6 @@ from matplotlib.ticker import (
     LogLocator,
     MaxNLocator,
     NullFormatter,
-    PercentFormatter,
 )
 
 from experiments.reporting.placing import DPI, HEIGHT, MARKERS, WIDTH, place
@@ -86,7 +85,9 @@ def scale_x(axes, chart):
     budgets = np.unique(np.concatenate([np.asarray(s.x) for s in chart.series]))
     if chart.log == 2:
         axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_locator(FixedLocator(budgets))
+        powers = 2.0 ** np.arange(np.log2(budgets[0]).round(), np.log2(budgets[-1]) + 1)
+        ticks = budgets if len(budgets) <= 8 else powers
+        axes.xaxis.set_major_locator(FixedLocator(ticks[ticks <= budgets[-1]]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.minorticks_off()
@@ -118,10 +119,15 @@ def scale_y(axes, chart):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(short))
     elif chart.percent:
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.yaxis.set_major_formatter(
+            FuncFormatter(lambda y, _: f"{100 * y:.4g}%".replace("-", "−"))
+        )
     elif max(map(abs, axes.get_ylim())) >= 10_000:
         axes.yaxis.set_major_formatter(FuncFormatter(short))
     low, high = axes.get_ylim()
+    if chart.percent and not chart.zero:  # shares: nothing lies below 0
+        high = max(high, 0.05)
+        low = max(low, -0.02 * high)
     least, most = chart.bounds
     low = low if least is None else min(low, least) if least < 0 else least
     high = high if most is None else max(most, min(high, most * 1.02))
@@ -146,20 +152,27 @@ def draw_bars(axes, chart):
         if len(bars) * count <= 16:
             label_bars(axes, chart, x, series.y, top)
     name_categories(axes, chart.categories)
+    axes.set_xlim(-0.55, len(chart.categories) - 0.45)
     axes.margins(y=0.12)
 
 
 def name_categories(axes, names):
     """Ticks with names, on several lines or turned where they are long."""
-    room = 60 // len(names)
+    room = 64 // len(names)
     if max(map(len, names)) > room:
-        names = [
-            re.sub(r"\s", "\n", name) if len(name) > room else name for name in names
-        ]
+        names = ["\n".join(map(str.strip, wrapped(name, room))) for name in names]
     longest = max(len(line) for name in names for line in name.split("\n"))
     turned = longest * len(names) > 66
     place = {"rotation": 28, "ha": "right"} if turned else {}
     axes.set_xticks(range(len(names)), names, **place)
+
+
+def wrapped(name, room):
+    """Lines of at most `room` characters, where there are spaces to break at."""
+    lines = [
+        textwrap.wrap(line, room, break_long_words=False) for line in name.split("\n")
+    ]
+    return [part for line in lines for part in line]
 
 
 def label_bars(axes, chart, x, values, tops):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.reporting.charts import ACCURACY, Chart, Series, from_curve
+from experiments.reporting.charts import ACCURACY, Chart, Series
 from experiments.reporting.curves import Missing, Part, curve
 from experiments.reporting.results import over_problems
 
@@ -26,56 +26,68 @@ def shades(colours, count):
     return [colours[i] for i in picks][:count]
 
 
+def shared_widths(search):
+    """The beam widths at which every prover was searched with."""
+    entries = [search["beam"][label] for label in sweep_of(search)]
+    shared = set.intersection(*(set(entry["width"]) for entry in entries))
+    if not shared:
+        raise Missing("The provers were not searched with at any common beam width.")
+    return sorted(shared)
+
+
+def at_width(entry, width):
+    """[estimate, low, high] of the accuracy at one width; None if not searched."""
+    found = curve(entry, "width")
+    for x, *interval in zip(*found, strict=True):
+        if x == width:
+            return [float(part) for part in interval]
+    return None
+
+
 def provers_by_n(results):
     search = results.search
-    labels = sweep_of(search)
+    labels, shared = sweep_of(search), shared_widths(search)
+    if len(shared) == 1:
+        raise Missing(
+            f"The provers were compared at one beam width only, N = {shared[0]}: see "
+            "the figure by prover. search.sweep_widths lists the widths."
+        )
     of_base = [label for label in labels if label.startswith("Bo")]
     colour = dict(zip(of_base, shades(SWEEP_COLOURS, len(of_base)), strict=True))
     others = iter(("#222222", "#8C8C8C", "#CC79A7", "#882255"))
-    series = [
-        from_curve(
-            label,
-            curve(search["beam"][label], "width"),
-            colour.get(label) or next(others, "#333333"),
-            dashed=label not in colour,
-            wide=label == search["default_prover"],
-        )
-        for label in labels
-    ]
-    series = [without_band(each) for each in series]
-    text = "Beam search with each prover; the intervals are in the table below."
-    width = "beam width N"
-    return Chart(
-        width, ACCURACY, series, over_problems(search, text), log=2, percent=True
+    series = []
+    for label in labels:
+        y = [at_width(search["beam"][label], width)[0] for width in shared]
+        look = {"colour": colour.get(label) or next(others, "#333333")}
+        look |= {"dashed": label not in colour}
+        look |= {"wide": label == search["default_prover"]}
+        series.append(Series(label, np.array(shared, float), np.array(y), **look))
+    text = (
+        f"{search['num_problems']} test problems. Beam search with each prover; the "
+        "intervals are in the table below."
     )
-
-
-def without_band(series):
-    return Series(**{**vars(series), "low": None, "high": None})
+    return Chart("beam width N", ACCURACY, series, text, log=2, percent=True)
 
 
 def provers_by_prover(results):
     search = results.search
-    labels = sweep_of(search)
-    widths = search["beam"][labels[0]]["width"]
+    labels, shared = sweep_of(search), shared_widths(search)
+    colours = shades(WIDTH_COLOURS, len(shared) + 1)[1:]
     series = []
-    for width, colour in zip(widths, shades(WIDTH_COLOURS, len(widths)), strict=True):
-        values = [at_width(search["beam"][label], width) for label in labels]
+    for width, colour in zip(shared, colours, strict=True):
+        found = [at_width(search["beam"][label], width) for label in labels]
+        y, low, high = np.array(found).T
+        band = {"low": low, "high": high} if len(shared) <= 2 else {}
         x = np.arange(len(labels), dtype=float)
-        series.append(Series(f"N = {width}", x, np.array(values), colour=colour))
-    text = "BoK(base) succeeds with 1 − (1 − Q)^K where the base succeeds with Q."
+        series.append(Series(f"N = {width}", x, y, colour=colour, **band))
+    text = f"Beam width N = {', '.join(map(str, shared))}. "
+    text += "BoK(base) succeeds with 1 − (1 − Q)^K where the base succeeds with Q."
     return Chart(
         *("prover", ACCURACY, series, over_problems(search, text)),
         categories=tuple(labels),
         kind="categories",
         percent=True,
     )
-
-
-def at_width(entry, width):
-    """Estimated accuracy at one width; NaN if it was not searched."""
-    found = dict(zip(entry["width"], curve(entry, "width").estimate, strict=True))
-    return found.get(width, np.nan)
 
 
 PARTS = (

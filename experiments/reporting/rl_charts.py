@@ -30,7 +30,7 @@ def learning_curves(results, axis, x_label):
         notes.setdefault(runs.interval_note, runs)
     num_test = next(iter(results.runs.values())).num_test
     text = f"{num_test} test problems; " + "; ".join(notes)
-    text = text.removesuffix(".") + ". Thin lines are single seeds."
+    text += ". Thin lines are single seeds." if "mean over" in text else "."
     label = "accuracy on test problems"
     return Chart(x_label, label, series, text, percent=True)
 
@@ -55,8 +55,7 @@ def final_accuracies(results):
                 found[which] = (which, *(part[0] for part in curve[1:]))
                 break
     for method, each in runs.items():
-        mean, _, _ = each.accuracy()
-        found[method] = (each.label, *(part[-1] for part in mean[1:]))
+        found[method] = (each.label, *each.final())
     return found
 
 
@@ -68,7 +67,7 @@ def final_bars(results):
         *("accuracy", np.arange(len(labels), dtype=float), estimate, low, high),
         colours=tuple(colour_of(name, i) for i, name in enumerate(found)),
     )
-    text = "At the last iteration; SFT and RFT: one sample per problem. "
+    text = "One sample per problem, after the last iteration. "
     text += interval_notes(results)
     return Chart(
         *("", "accuracy on test problems", [series], text),
@@ -128,8 +127,8 @@ HEALTH = {
     "malformed": ("share of malformed answers", ""),
     "train_reward": ("mean outcome on training samples", ""),
     "verifier_error": (
-        "|value − fresh Monte-Carlo|",
-        "Of the verifier, on traces of the policy as it moves away from the base.",
+        "RMS error of the verifier's value",
+        "Against fresh Monte-Carlo, on prefixes that the current policy writes.",
     ),
 }
 
@@ -144,6 +143,8 @@ def health(name, results):
         values = health_matrix(name, runs)
         x, colour = numbers_of(runs), colour_of(runs.method, index)
         dashed = runs.method not in MAIN
+        if np.isnan(values).all():
+            continue
         mean = values.mean(axis=0)
         series.append(Series(runs.label, x, mean, colour=colour, dashed=dashed))
         if len(runs.seeds) > 1 and not dashed:
@@ -153,7 +154,8 @@ def health(name, results):
         raise Missing(f"The RL runs logged no {name!r}.")
     percent = name in ("malformed", "train_reward")
     bounds = (0, None) if name in ("malformed", "verifier_error") else (None, None)
-    text = f"Mean over seeds; thin lines are single seeds. {text}".strip()
+    if max(len(runs.seeds) for runs in results.runs.values()) > 1:
+        text = f"Mean over seeds; thin lines are single seeds. {text}".strip()
     x_label = "iterations of REINFORCE"
     return Chart(x_label, y_label, series, text, percent=percent, bounds=bounds)
 

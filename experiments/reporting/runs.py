@@ -18,7 +18,7 @@ class Runs:
 
     @property
     def label(self):
-        return RL_LABELS.get(self.method) or self.runs[0].get("label") or self.method
+        return RL_LABELS.get(self.method, self.method)
 
     @property
     def seeds(self):
@@ -37,8 +37,8 @@ class Runs:
                 f"{self.confidence:.0%} interval"
             )
         return (
-            "one seed, no interval over seeds; Wilson's interval over "
-            f"{self.num_test} problems"
+            "one seed, no interval over seeds: intervals are over the "
+            f"{self.num_test} problems (curves: Wilson's)"
         )
 
     def common_iterations(self):
@@ -80,6 +80,22 @@ class Runs:
             found.estimate, np.maximum(found.low, 0), np.minimum(found.high, 1)
         )
 
+    def final_by_seed(self):
+        """{seed: final accuracy}: measured with many samples per problem if the run
+        did so, else the last point of its curve."""
+        return {
+            run["seed"]: (run["final"].get("accuracy") or run["test_accuracy"][-1:])[0]
+            for run in self.runs
+        }
+
+    def final(self):
+        """[estimate, low, high] of the final accuracy, over seeds; for one seed over
+        problems."""
+        if len(self.runs) == 1 and self.runs[0]["final"].get("accuracy"):
+            return list(self.runs[0]["final"]["accuracy"])
+        values = np.array(list(self.final_by_seed().values()))
+        return [float(part) for part in self.over_seeds(values)]
+
     def pass_at_n(self, which="RL", unsolved=False):
         """Curve of Pass@N of the final policy, or of "SFT" and "RFT", which all runs
         share; `unsolved`: on the problems that SFT leaves unsolved."""
@@ -90,9 +106,12 @@ class Runs:
         per_seed = np.stack([triples(part[which]) for part in parts])  # [R K 3]
         if not per_seed.size:
             raise Missing(f"Pass@N of {self.label} was measured on no problem.")
+        budgets = numbers(parts[0]["n"])  # SFT and RFT may have been sampled less often
+        shared = min(len(budgets), per_seed.shape[1])
+        budgets, per_seed = budgets[:shared], per_seed[:, :shared]
         if len(parts) == 1 or which != "RL":
-            return Curve(numbers(parts[0]["n"]), *per_seed[0].T)
-        return Curve(numbers(parts[0]["n"]), *self.over_seeds(per_seed[..., 0]))
+            return Curve(budgets, *per_seed[0].T)
+        return Curve(budgets, *self.over_seeds(per_seed[..., 0]))
 
 
 RL_LABELS = {

@@ -4,7 +4,14 @@ import numpy as np
 
 from experiments.reporting import prover_charts
 from experiments.reporting.charts import ACCURACY, Chart, Series, colour_of, from_curve
-from experiments.reporting.curves import Missing, Part, curve, numbers
+from experiments.reporting.curves import (
+    Missing,
+    Part,
+    comparisons,
+    curve,
+    numbers,
+    up_to,
+)
 from experiments.reporting.results import method, methods, over_problems
 
 SAMPLES = "N: samples, or beams of the search"
@@ -18,8 +25,11 @@ def budget(kind, axis):
 
 
 def line(search, kind, name, axis="n", key="accuracy", label=None, **options):
+    """A series of one method; along N, up to the widest beam."""
     entry = method(search, kind, name)
     found = curve(entry, budget(kind, axis), key)
+    if axis == "n":
+        found = up_to(found, max(method(search, "beam", "PAV")["width"]))
     suffix = " beam" if kind == "beam" and name in ("Q", "PAV") else ""
     label = label or name + suffix
     return from_curve(label, found, colour_of(name), **options)
@@ -68,15 +78,13 @@ def accuracy_by_flops(results):
 def gain(search, key, axis, x_label):
     if key not in search:
         raise Missing(f"The search results hold no comparison at {key}.")
-    entry = search[key]
-    names = [name for name in entry if name != axis]
     series = [
         from_curve(
             name.replace("PAV-", "PAV beam − ").replace("− Q", "− Q beam"),
-            curve(entry, axis, name),
+            found,
             colour_of(name.removeprefix("PAV-")),
         )
-        for name in names
+        for name, found in comparisons(search[key], axis).items()
     ]
     text = (
         "Paired over problems; above 0 the PAV beam is better. Both curves are "
@@ -133,14 +141,15 @@ def prediction_error(results):
     if not search.get("prediction_error"):
         raise Missing("The search results hold no error of predicting the outcome.")
     series = []
-    for name, values in search["prediction_error"].items():
-        y = numbers(values)
+    for name in ("Q", "PAV"):
+        y = numbers(search["prediction_error"][name])
         steps = np.arange(1, len(y) + 1, dtype=float)
         wide = name == "PAV"
         series.append(Series(name, steps, y, colour=colour_of(name), wide=wide))
     text = (
-        "Share of test traces whose outcome the score after step h gets wrong, with a "
-        "threshold per step fitted on validation problems."
+        "Share of test traces whose outcome the score after step h gets wrong (Q: by "
+        "Q alone; PAV: by Q + alpha A), with a threshold per step fitted on validation "
+        "problems."
     )
     return Chart(
         *("step h", "error of the prediction", series, text),
@@ -160,7 +169,7 @@ def alpha_curve(results):
     series = [from_curve("PAV", curve(entry, "alpha"), colour_of("PAV"))]
     text = (
         f"{entry['num_problems']} validation problems, beam {entry['beam']}, the base "
-        f"as its own prover; alpha = {search['alpha']:g} was chosen. Bands are 95% "
+        f"as its own prover; alpha = {search['alpha']:g} is used. Bands are 95% "
         "intervals."
     )
     label = "accuracy on validation"

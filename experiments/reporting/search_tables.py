@@ -1,9 +1,9 @@
 """Tables of test-time search, with intervals and problem counts."""
 
 from experiments.reporting import paper
-from experiments.reporting.curves import Curve, Missing, Part, curve
+from experiments.reporting.curves import Curve, Missing, Part, comparisons, curve
 from experiments.reporting.efficiency import efficiency_of, lower_bound
-from experiments.reporting.prover_charts import sweep_of
+from experiments.reporting.prover_charts import at_width, sweep_of
 from experiments.reporting.results import method, methods, over_problems
 from experiments.reporting.search_charts import CLAIMS, budget
 from experiments.reporting.tables import Column, Table
@@ -76,15 +76,14 @@ def provers(results):
     search = results.search
     labels = sweep_of(search)
     entries = [search["beam"][label] for label in labels]
-    widths = entries[0]["width"]
-    found = [cells(curve(entry, "width"), widths) for entry in entries]
+    widths = sorted({width for entry in entries for width in entry["width"]})
     reference = [paper.PROVERS.get(label, {}).get(16) for label in labels]
     columns = [Column("prover")]
     columns += [Column(f"N = {n}", "percent", interval=True) for n in widths]
     columns.append(Column(f"N = 16, {paper.COLUMN}", "percent", faint=True))
     rows = [
-        [label, *row, ref]
-        for label, row, ref in zip(labels, found, reference, strict=True)
+        [label, *(at_width(entry, width) for width in widths), value]
+        for label, entry, value in zip(labels, entries, reference, strict=True)
     ]
     default = search["default_prover"]
     note = over_problems(search, f"Beam search; {default} is the default prover.")
@@ -94,23 +93,22 @@ def provers(results):
 def equal_budgets(results):
     search = results.search
     rows = []
-    names = []
     for key, axis in (("equal_tokens", "tokens"), ("equal_flops", "flops")):
-        entry = search.get(key)
-        if not entry:
-            continue
-        names = [name for name in entry if name != axis]
-        parts = [cells(curve(entry, axis, name), entry[axis]) for name in names]
-        budgets = entry[axis]
-        rows += [[axis, *row] for row in zip(budgets, *parts, strict=True)]
+        for name, found in comparisons(search.get(key) or {}, axis).items():
+            label = name.replace("PAV-", "PAV beam − ").replace("− Q", "− Q beam")
+            rows += [
+                [label, axis, float(x), [float(part) for part in interval]]
+                for x, *interval in zip(*found, strict=True)
+            ]
     if not rows:
         raise Missing("The search results hold no comparison at equal cost.")
-    columns = [Column("equal"), Column("per problem", "short")]
-    columns += [
-        Column(name.replace("-", " − "), "points", interval=True) for name in names
+    columns = [
+        Column("difference"),
+        Column("at equal"),
+        Column("per problem", "short"),
+        Column("difference in accuracy", "points", interval=True),
     ]
-    note = over_problems(search, "Differences of accuracy, paired over problems.")
-    return Table(columns, rows, note)
+    return Table(columns, rows, over_problems(search, "Paired over problems."))
 
 
 def efficiency(results):

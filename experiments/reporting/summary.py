@@ -60,10 +60,10 @@ def verifier_rows(results):
     return [
         (
             "verifier: AUC of no error so far",
-            f"{test['auc_no_error'][base]:.3f}",
+            show(test["auc_no_error"][base], "number"),
             count,
         ),
-        ("verifier: calibration error (ECE)", f"{test['ece'][base]:.3f}", count),
+        ("verifier: calibration error (ECE)", show(test["ece"][base], "number"), count),
     ]
 
 
@@ -114,12 +114,11 @@ def efficiency_rows(results):
 def rl_rows(results):
     rows = []
     for runs in results.runs.values():
-        mean, _, _ = runs.accuracy()
-        value, limits = split([part[-1] for part in mean[1:]], "percent", "%")
-        seeds = f"{len(runs.seeds)} seeds" if len(runs.seeds) > 1 else "one seed"
+        value, limits = split(runs.final(), "percent", "%")
+        over = f"{len(runs.seeds)} seeds, {runs.num_test} problems"
         if len(runs.seeds) == 1:
-            seeds += ", no interval over seeds (Wilson's over problems)"
-        note = f"{limits}, {seeds}, {runs.num_test} problems"
+            over = f"{runs.num_test} problems; one seed, no interval over seeds"
+        note = f"{limits} over {over}"
         rows.append((f"{runs.label}, final accuracy", value, note))
     return rows
 

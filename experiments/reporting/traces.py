@@ -21,7 +21,8 @@ def to_html(results):
         if is_number(step["A"])
     ]
     scale = max([0.05, *known])
-    return key(scale) + "\n".join(trace_html(trace, scale) for trace in traces)
+    shown = "\n".join(trace_html(trace, scale) for trace in traces)
+    return f'{key(scale)}<div class="traces">{shown}</div>'
 
 
 def is_number(value):
@@ -44,8 +45,8 @@ def trace_html(trace, scale):
     )
     return (
         f'<article class="trace"><h4><code>{html.escape(trace["prompt"].strip())}</code>'
-        f" <small>chosen by {html.escape(str(trace['chosen_by']))}; answer "
-        f"<code>{html.escape(str(trace['answer']))}</code>, graded "
+        f" <small>chosen by {html.escape(str(trace['chosen_by']))}; expected "
+        f"<code>{html.escape(str(trace['answer']))}</code>; graded "
         f'<b class="{graded}">{graded}</b></small></h4>'
         f"<ol>{steps}</ol></article>"
     )

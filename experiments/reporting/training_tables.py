@@ -1,7 +1,7 @@
 """Tables of policies, labels, verifiers, reinforcement learning, and of what it cost."""
 
 from experiments.reporting import paper
-from experiments.reporting.curves import Missing, Part, numbers
+from experiments.reporting.curves import Missing, Part
 from experiments.reporting.efficiency import geometric_mean, sample_efficiency
 from experiments.reporting.rl_charts import final_accuracies, interval_notes
 from experiments.reporting.search_tables import interval_table
@@ -13,8 +13,9 @@ from experiments.reporting.tables import Column, Table, show
 def policies(results):
     rows = []
     for name, each in results.policies.items():
-        at = each["steps"].index(each["best_step"])
-        values = (each["validation_loss"][at], each["validation_accuracy"][at])
+        keys = ("validation_loss", "validation_accuracy")
+        at = [dict(zip(each["steps"], each[key], strict=True)) for key in keys]
+        values = [found.get(each["best_step"]) for found in at]
         rows.append([name, each["num_parameters"], each["best_step"], *values])
     columns = [
         Column("policy"),
@@ -93,7 +94,11 @@ def final(results):
         tokens = sum(run["tokens"][-1] for run in runs.runs) / len(runs.runs)
         rows.append(
             [
-                *(label, len(runs.seeds), ", ".join(gate_words(r) for r in runs.runs)),
+                *(
+                    label,
+                    len(runs.seeds),
+                    ", ".join(dict.fromkeys(map(gate_words, runs.runs))),
+                ),
                 tuple(map(float, interval)),
                 float(mean.estimate[best]),
                 *(int(mean.x[best]), int(mean.x[-1]), tokens, reference),
@@ -102,7 +107,7 @@ def final(results):
     columns = [
         Column("policy"),
         Column("seeds", "count"),
-        Column("verifier gate, per seed"),
+        Column("verifier gate"),
         Column("final accuracy", "percent", interval=True),
         Column("best accuracy of the mean curve", "percent"),
         Column("at iteration", "count"),
@@ -117,9 +122,10 @@ def final(results):
 
 def gate_words(run):
     gate = run.get("gate")
-    if not gate:
-        return "–"
-    return f"{'passed' if gate['passed'] else 'FAILED'} (AUC {gate['auc']:.3f})"
+    if not gate or not run["alpha"]:
+        return "not used"
+    passed = "passed" if gate["passed"] else "FAILED"
+    return f"{passed} (AUC {show(gate['auc'], 'number')})"
 
 
 def efficiency(results):
@@ -172,6 +178,10 @@ def unsolved(results):
     return Table(table.columns, table.rows, note)
 
 
+def known(values):
+    return [value for value in values if value is not None]
+
+
 def health(results):
     """The diagnostics at the first and the last iteration."""
     names = list(next(iter(results.runs.values())).runs[0].get("metrics", {}))
@@ -182,9 +192,9 @@ def health(results):
         for which, at in (("first", 0), ("last", -1)):
             row = [runs.label, which]
             for name in names:
-                present = all(name in run["metrics"] for run in runs.runs)
-                values = [numbers(r["metrics"][name])[at] for r in runs.runs if present]
-                row.append(float(sum(values) / len(values)) if values else None)
+                values = [known(run["metrics"].get(name, [])) for run in runs.runs]
+                ends = [found[at] for found in values if found]
+                row.append(sum(ends) / len(ends) if ends else None)
             rows.append(row)
     columns = [Column("method"), Column("iteration")]
     columns += [Column(name.replace("_", " "), "number") for name in names]

@@ -65,6 +65,10 @@ def heads(results):
     tests = [found[name]["test"] for name in names]
     error = numbers([(test.get("auc_no_error") or {}).get(base) for test in tests])
     outcome = numbers([test.get("auc_outcome") for test in tests])
+    if np.isnan(error).all() and np.isnan(outcome).all():
+        raise Missing(
+            "The AUC is undefined: the held-out traces are all right or all wrong."
+        )
     series = [
         Series("AUC of “no error so far”", x, error, colour="#009E73"),
         Series("AUC of the outcome", x, outcome, colour="#56B4E9"),
@@ -92,9 +96,12 @@ def verifier_training(results):
     for (name, each), colour in zip(found.items(), colours, strict=False):
         steps, loss = numbers(each["steps"]), numbers(each["validation_loss"])
         series.append(Series(name, steps, loss, colour=colour))
-        train = numbers(each.get("train_loss") or [])
-        if len(train) == len(steps):
-            series.append(Series("", steps, train, colour=colour, faint=True))
+        train = each.get("train_loss") or [[], []]
+        if not isinstance(train[0], list):
+            train = [each["steps"], train]
+        if len(train[0]) > 1:
+            pair = map(numbers, train)
+            series.append(Series("", *pair, colour=colour, faint=True))
     text = (
         "Thick: validation loss; thin: training loss. The checkpoint of least "
         "validation loss is used. Verifiers with other labels have other floors."
@@ -125,9 +132,8 @@ def value_by_prefix(results):
         )
     ]
     text = (
-        "Mean share of successful completions from the prefixes of the base's own "
-        "traces: prefixes hold more and more errors, and a strong prover cannot mend "
-        "them."
+        "Mean share of successful completions by each prover, from the prefixes of the "
+        "base's own traces of held-out problems."
     )
     return Chart(
         *("steps in the prefix", "mean success of completions", series, text),

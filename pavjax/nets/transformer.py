@@ -142,8 +142,11 @@ class Block(nn.Module):
         return x + dense(c.width, name="down")(hidden), written
 
 
-def make_policy(config: TransformerConfig) -> Policy:
+def make_policy(config: TransformerConfig, *, split_batch=lambda x: x) -> Policy:
     """The transformer as a `Policy`: pure functions of parameters and arrays.
+
+    split_batch(x [G ...]) -> x, laid out over devices along its first axis: applied to
+    embeddings and logits, where a compiler left to itself splits features instead.
 
     Parameters: `embed` [V D], `blocks` (every leaf with a leading layer axis L, so
     that scanned and unrolled models share checkpoints), `norm` [D], `unembed` [D V].
@@ -205,7 +208,7 @@ def make_policy(config: TransformerConfig) -> Policy:
         x = params["embed"].astype(dtype)[tokens]
         if config.max_positions:
             x = x + params["positions"].astype(dtype)[positions]
-        return x
+        return split_batch(x)
 
     def prefill(params, tokens):
         length = tokens.shape[1]
@@ -233,7 +236,7 @@ def make_policy(config: TransformerConfig) -> Policy:
         )
 
     def logits(params, tokens):
-        return unembed(params, hidden(params, tokens))
+        return split_batch(unembed(params, hidden(params, tokens)))
 
     def init_suffix(num_rows, num_branches, num_tokens):
         shape = (num_rows, num_branches, config.num_kv_heads, num_tokens)

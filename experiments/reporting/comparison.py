@@ -1,0 +1,212 @@
+"""What a sweep found: a table of all its points, and a picture where there is one.
+
+The picture is a heat map over base policies and provers (the counterpart of the paper's
+Fig. 5c) if the sweep goes over `base` and `provers`, and a curve if it goes over one
+number. What has not been run is shown as missing.
+"""
+
+import html
+from pathlib import Path
+
+import numpy as np
+
+from experiments.reporting import page, parts, plotting, tables
+from experiments.reporting.charts import ACCURACY, Chart, Series, colour_of
+from experiments.reporting.curves import Missing
+from experiments.reporting.runs import RL_LABELS
+from experiments.stages import read_record
+from pavjax import evaluate
+from pavjax.runtime.atomic import write_text_atomic
+
+COMPARED = ("search", "rl")
+WIDTH = 16  # of the beam in the heat map, as in Fig. 5c
+MISSING = "missing"
+
+
+def compare(points, workdir, name):
+    """Write sweeps/<name>.csv, .md, .html and, with a picture, .png in `workdir`; return
+    the Markdown and where all that is. points: [({field: value}, [jobs])]."""
+    rows = [row for point, jobs in points for row in rows_of(point, jobs, workdir)]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    cells = [[row.get(column) for column in columns] for row in rows]
+    path = Path(workdir) / "sweeps" / name
+    markdown = as_markdown(columns, cells)
+    write_text_atomic(path.with_suffix(".csv"), tables.csv_text([columns, *cells]))
+    write_text_atomic(path.with_suffix(".md"), markdown)
+    try:
+        image, note = picture(points, rows, workdir)
+        path.with_suffix(".png").write_bytes(image)
+    except Missing as missing:
+        image, note = None, str(missing)
+    write_text_atomic(
+        path.with_suffix(".html"), as_page(name, columns, cells, image, note)
+    )
+    kinds = ".csv, .md, .html" + (" and .png" if image else "")
+    return f"{markdown}{note}\ncomparison: {path}{kinds}"
+
+
+def rows_of(point, jobs, workdir):
+    """A row for the search of a point, and one for each RL method over its seeds."""
+    named = {path: value_name(value) for path, value in point.items()}
+    methods = {}
+    for job in jobs:
+        if job.stage == "rl":
+            methods.setdefault(job.name.rsplit(".seed", 1)[0], []).append(job)
+        elif job.stage in COMPARED:
+            found = finished(job, workdir)
+            results = {"state": MISSING} if found is None else found.get("headline", {})
+            yield {**named, "job": job.name, **results}
+    for name, runs in methods.items():
+        found = [finished(job, workdir) for job in runs]
+        yield {**named, "job": name, **over_seeds([f for f in found if f is not None])}
+
+
+def finished(job, workdir):
+    """results.json of a job, which it writes at its end; None before that."""
+    path = job.directory(workdir) / "results.json"
+    return read_record(path) if path.exists() else None
+
+
+def over_seeds(runs):
+    """Final accuracy over the seeds that are there."""
+    if not runs:
+        return {"state": MISSING}
+    final = [run["final"].get("accuracy") or run["test_accuracy"][-1:] for run in runs]
+    if len(runs) == 1:
+        interval = final[0] if len(final[0]) == 3 else [final[0][0], None, None]
+        over = f"{runs[0]['num_test']} problems"
+    else:
+        interval = evaluate.student_interval([values[0] for values in final])
+        over = f"{len(runs)} seeds"
+    names = ("accuracy", "low", "high")
+    numbers = {n: None if v is None else float(v) for n, v in zip(names, interval)}
+    return {"seeds": len(runs), **numbers, "interval over": over}
+
+
+def picture(points, rows, workdir):
+    """-> (PNG, a sentence about it); Missing if this sweep has no picture."""
+    varying = [
+        path
+        for path in points[0][0]
+        if len({value_name(point.get(path)) for point, _ in points}) > 1
+    ]
+    if {"base", "provers"} <= set(points[0][0]):
+        return prover_map(points, workdir)
+    if len(varying) == 1 and all(is_number(p[varying[0]]) for p, _ in points):
+        return curve_over(varying[0], rows)
+    raise Missing(
+        "No picture: it takes a sweep over base and provers, or over a single number."
+    )
+
+
+def prover_map(points, workdir):
+    """Improvement of the PAV beam over ORM best-of-N, for every base and prover."""
+    bases = list(dict.fromkeys(point["base"] for point, _ in points))
+    provers = list(dict.fromkeys(value_name(point["provers"]) for point, _ in points))
+    found = np.full((len(bases), len(provers)), np.nan)
+    widths = set()
+    for point, jobs in points:
+        for job in jobs:
+            results = finished(job, workdir) if job.stage == "search" else None
+            cell = None if results is None else improvement(results, point["provers"])
+            if cell is not None:
+                row = bases.index(point["base"])
+                found[row, provers.index(value_name(point["provers"]))] = cell[0]
+                widths.add(cell[1])
+    if np.isnan(found).all():
+        raise Missing("No picture: no pair of base and prover has been searched with.")
+    at = " or ".join(map(str, sorted(widths)))
+    image = plotting.render_heat(
+        found,
+        bases,
+        provers,
+        "Which prover helps which base?",
+        ("prover", "base policy", "% over ORM"),
+    )
+    note = (
+        f"Relative improvement in accuracy (%) of the PAV beam over ORM best-of-N, both "
+        f"at N = {at}; the base as its own prover is best-of-K of it "
+        "(search.main_best_of)."
+    )
+    if np.isnan(found).any():
+        note += f" {int(np.isnan(found).sum())} of {found.size} pairs are missing."
+    return image, note
+
+
+def improvement(results, wanted):
+    """(relative improvement in %, N) of one pair; None if it was not measured.
+
+    wanted: the point's provers, of which the last is looked at. Both methods have N of
+    16, or else the largest that both were measured at.
+    """
+    wanted = wanted if isinstance(wanted, str) else wanted[-1]
+    own = wanted == results.get("base")
+    label = results.get("default_prover") if own else wanted
+    beam = results.get("beam", {}).get(label)
+    orm = results.get("best_of_n", {}).get("ORM")
+    if not beam or not orm:
+        return None
+    accuracy = dict(zip(beam["width"], beam["accuracy"], strict=True))
+    baseline = dict(zip(orm["n"], orm["accuracy"], strict=True))
+    shared = sorted(set(accuracy) & set(baseline))
+    if not shared:
+        return None
+    n = WIDTH if WIDTH in shared else shared[-1]
+    if not baseline[n][0]:
+        return None
+    return 100 * (accuracy[n][0] / baseline[n][0] - 1), n
+
+
+def curve_over(path, rows):
+    """Accuracy along the one number that the sweep changes."""
+    rows = [row for row in rows if row.get("accuracy") is not None]
+    if not rows:
+        raise Missing("No picture: no RL run of this sweep is complete.")
+    series = []
+    for index, job in enumerate(dict.fromkeys(row["job"] for row in rows)):
+        mine = sorted((float(r[path]), r) for r in rows if r["job"] == job)
+        x, y, low, high = np.array(
+            [
+                [value, *(np.nan if r[k] is None else r[k] for k in KEYS)]
+                for value, r in mine
+            ],
+            float,
+        ).T
+        method = job.split(".")[-1]
+        label, colour = RL_LABELS.get(method, method), colour_of(method, index)
+        series.append(Series(label, x, y, low, high, colour))
+    chart = Chart(path, ACCURACY, series, percent=True)
+    return plotting.render(chart, f"Accuracy by {path}"), "Bands: 95% intervals."
+
+
+KEYS = ("accuracy", "low", "high")
+
+
+def is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def value_name(value):
+    return "+".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+def cell_text(value):
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def as_markdown(columns, cells):
+    lines = [columns, ["---"] * len(columns)]
+    lines += [[cell_text(value) for value in row] for row in cells]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def as_page(name, columns, cells, image, note):
+    head = [tables.Column(column) for column in columns]
+    table = tables.Table(head, [[cell_text(value) for value in row] for row in cells])
+    body = f"<p>{html.escape(note)}</p>{tables.to_html(table)}"
+    if image:
+        figure = parts.embedded(image, f"comparison of {name}")
+        body = f'<figure style="max-width:44rem">{figure}</figure>{body}'
+    return page.document(f"pavjax sweep: {name}", body)

@@ -1,0 +1,216 @@
+"""The house rules: floors, owners of libraries, sizes, docstrings, the README's tree."""
+
+import ast
+import functools
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("pavjax", "experiments", "configs")
+FILES = sorted(f for package in PACKAGES for f in (ROOT / package).rglob("*.py"))
+
+# A unit is a module or sub-package of pavjax. It imports from lower floors only, and
+# not from its neighbours.
+FLOORS = (
+    {"types", "arrays", "grading"},  # grading reads plain strings
+    {"pav", "provers", "losses", "search"}  # algorithms
+    | {"nets", "tasks", "data", "runtime", "decoding"},  # substrate
+    {"labels", "train", "evaluate", "guided_decoding"},
+    {"rl"},
+)
+ALGORITHMS = ("types", "arrays", "pav", "provers", "losses", "search", "rl")
+# Who may import a third-party library, at the top of a file or inside a function.
+OWNERS = {
+    "flax": ("pavjax/nets/",),
+    "optax": ("pavjax/runtime/", "pavjax/train.py"),
+    "orbax": ("pavjax/runtime/",),
+    "tensorflow_datasets": ("pavjax/data/",),
+    "array_record": ("pavjax/data/",),
+    "ml_collections": ("experiments/", "configs/"),
+    "absl": ("experiments/",),
+    "matplotlib": ("experiments/report",),
+    "scipy": ("pavjax/evaluate/",),
+    "rich": ("pavjax/runtime/progress.py",),
+    "tensorboardX": ("pavjax/runtime/metrics.py",),
+    "wandb": ("pavjax/runtime/metrics.py",),
+}
+EVERYWHERE = {"jax", "chex", "numpy"}
+DRAWERS = {"util", "utils", "helper", "helpers", "misc", "common"}
+
+
+@functools.cache
+def parsed(file):
+    return ast.parse(file.read_text())
+
+
+def name_of(file):
+    return file.relative_to(ROOT).as_posix()
+
+
+def imported_modules(file):
+    """Dotted names of everything that a file imports, `from a import b` as a.b."""
+    for node in ast.walk(parsed(file)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(file)}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def unit_of(file):
+    """pavjax/nets/verifier.py -> nets; pavjax/pav.py -> pav; not of pavjax -> None."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return parts[1] if parts[0] == "pavjax" else None
+
+
+def floor_of(unit):
+    for floor, units in enumerate(FLOORS):
+        if unit in units:
+            return floor
+    raise AssertionError(f"pavjax/{unit} has no floor: add it to FLOORS")
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_imports_go_to_lower_floors_only(file):
+    unit = unit_of(file)
+    for module in imported_modules(file):
+        first, *rest = module.split(".")
+        if name_of(file).startswith("configs/"):
+            assert first in {"configs", "ml_collections", "math"}, module
+        elif unit is None or unit == "__init__":
+            continue  # experiments, and the list of public names, see all of pavjax
+        elif first == "pavjax" and rest[0] != unit:
+            assert floor_of(rest[0]) < floor_of(unit), (
+                f"{name_of(file)} (floor {floor_of(unit)}) imports {module} "
+                f"(floor {floor_of(rest[0])})"
+            )
+        else:
+            assert first not in ("experiments", "configs"), module
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_third_party_libraries_have_one_owner(file):
+    for module in imported_modules(file):
+        library = module.split(".")[0]
+        if library in sys.stdlib_module_names or library in PACKAGES:
+            continue
+        if library not in EVERYWHERE:
+            assert library in OWNERS, f"{name_of(file)}: {library} has no owner yet"
+            assert name_of(file).startswith(OWNERS[library]), (
+                f"{name_of(file)} imports {library}, which belongs to {OWNERS[library]}"
+            )
+        if unit_of(file) in ALGORITHMS:
+            assert library in EVERYWHERE, f"{name_of(file)} is pure: {library}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_files_and_functions_are_short(file):
+    lines = len(file.read_text().splitlines())
+    assert lines <= 300, f"{name_of(file)} has {lines} lines"
+    for node in ast.walk(parsed(file)):
+        if isinstance(node, ast.FunctionDef):
+            lines = own_lines(node)
+            assert lines <= 60, f"{name_of(file)}: {node.name} has {lines} lines"
+
+
+def own_lines(function):
+    """Lines of a function, without those of the functions that it defines: one that
+    makes functions is as long as what is left."""
+    inner = [
+        node
+        for node in ast.walk(function)
+        if isinstance(node, ast.FunctionDef) and node is not function
+    ]
+    lines = set(range(function.lineno, function.end_lineno + 1))
+    return len(lines.difference(*(range(f.lineno, f.end_lineno + 1) for f in inner)))
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_modules_and_the_public_functions_of_the_library_say_what_they_mean(file):
+    assert ast.get_docstring(parsed(file)), f"{name_of(file)} has no docstring"
+    for node in parsed(file).body if unit_of(file) else ():
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            is_public = not node.name.startswith("_")
+            assert ast.get_docstring(node) or not is_public, (
+                f"{name_of(file)}: {node.name} has no docstring"
+            )
+
+
+def test_there_is_no_drawer_for_odds_and_ends():
+    for file in FILES:
+        assert not DRAWERS & set(re.split(r"[/_.]", name_of(file))), name_of(file)
+
+
+def test_nothing_runs_on_import():
+    """At module level: definitions, constants, and the __main__ guard."""
+    for file in FILES:
+        for node in parsed(file).body:
+            assert not isinstance(node, ast.For | ast.While | ast.With | ast.Try), (
+                f"{name_of(file)}, line {node.lineno}"
+            )
+            if isinstance(node, ast.Expr):
+                assert isinstance(node.value, ast.Constant), (
+                    f"{name_of(file)}, line {node.lineno}: a call at module level"
+                )
+
+
+# ---------------------------------------------------------------- README
+
+
+def listed_paths(readme):
+    """Paths in the README's file tree: the fenced block with a line `pavjax/`, two
+    spaces per level, first word = name, directories end with a slash."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    trees = [b for b in blocks if re.search(r"^pavjax/(\s|$)", b, re.MULTILINE)]
+    assert len(trees) == 1, f"README.md has {len(trees)} file trees instead of one"
+    paths, parents = [], []
+    for line in filter(str.strip, trees[0].splitlines()):
+        indent, name = re.match(r"( *)(\S+)", line).groups()
+        del parents[len(indent) // 2 :]
+        paths.append("".join(parents) + name)
+        if name.endswith("/"):
+            parents.append(name)
+    return paths
+
+
+def check_tree(paths, real):
+    """Every listed path is real, every real file is listed: by itself, or by the last
+    of its directories that is listed, if that has no files below it in the list."""
+    folders = {f"{p}/" for f in real for p in map(str, Path(f).parents) if p != "."}
+    missing = [p for p in paths if p not in real and p not in folders]
+    assert not missing, f"README.md lists what does not exist: {missing}"
+    assert len(set(paths)) == len(paths), "README.md lists a path twice"
+    whole = tuple(
+        p
+        for p in paths
+        if p.endswith("/") and not any(q != p and q.startswith(p) for q in paths)
+    )
+    unlisted = [f for f in real if f not in paths and not f.startswith(whole)]
+    assert not unlisted, f"README.md does not list {unlisted}"
+
+
+def test_the_readmes_file_tree_is_the_real_one():
+    readme = ROOT / "README.md"
+    if not readme.exists():
+        pytest.skip("no README.md yet")
+    folders = (*PACKAGES, "tests")
+    real = [name_of(f) for package in folders for f in (ROOT / package).rglob("*")]
+    real = [f for f in real if f.endswith((".py", ".sh")) and "__init__" not in f]
+    listed = listed_paths(readme.read_text())
+    check_tree([p for p in listed if p.startswith(folders)], real)
+
+
+def test_the_tree_check_finds_what_is_missing_and_what_is_too_much():
+    readme = (
+        "# x\n```\npavjax/      the package\n  pav.py    one\n  nets/     two\n```\n"
+    )
+    paths = listed_paths(readme)
+    assert paths == ["pavjax/", "pavjax/pav.py", "pavjax/nets/"]
+    check_tree(paths, ["pavjax/pav.py", "pavjax/nets/a.py"])
+    with pytest.raises(AssertionError, match=r"does not list \['pavjax/rl.py'\]"):
+        check_tree(paths, ["pavjax/pav.py", "pavjax/nets/a.py", "pavjax/rl.py"])
+    with pytest.raises(AssertionError, match=r"does not exist: \['pavjax/pav.py'\]"):
+        check_tree(paths, ["pavjax/nets/a.py"])
