@@ -1,5 +1,6 @@
 """From settings and checkpoints to the objects that stages work with."""
 
+import contextlib
 import zlib
 from typing import NamedTuple
 
@@ -87,8 +88,24 @@ def load_policy(checkpoints, task, step=None):
         )
     policy, size = policy_of(metadata["model"], task)
     example = jax.eval_shape(policy.init, jax.random.key(0))
-    params = checkpoint.load(checkpoints, {"params": {"policy": example}}, step=step)
+    with same_task(checkpoints, task):
+        params = checkpoint.load(
+            checkpoints, {"params": {"policy": example}}, step=step, metadata=metadata
+        )
     return Model(policy, params["params"]["policy"], metadata["model"], size)
+
+
+@contextlib.contextmanager
+def same_task(checkpoints, task):
+    """The model's sizes come from the checkpoint itself, so that arrays which do not
+    fit have another vocabulary: they are of another task."""
+    try:
+        yield
+    except ValueError as error:
+        raise StageError(
+            f"{checkpoints} does not fit the task {task.name!r}; was it trained on "
+            f"another one?\n{error}"
+        ) from error
 
 
 def step_of(prover):
@@ -127,7 +144,8 @@ def load_verifier(checkpoints, task, step=None):
     policy, verifier, size = verifier_of(model, task, head, provers)
     key = jax.random.key(0)
     example = jax.eval_shape(lambda k: verifier.init(k, policy.init(k)), key)
-    params = checkpoint.load_params(checkpoints, example, step=step)
+    with same_task(checkpoints, task):
+        params = checkpoint.load_params(checkpoints, example, step=step, metadata=saved)
     return Judge(verifier, params, provers, size, head != "value")
 
 
@@ -236,7 +254,10 @@ def accuracy_of(task, model, sampler, problem_set, key, *, batch_size):
     for index, real in batches(len(problem_set.ids), batch_size):
         rows = problem_set.rows(index)
         rollouts = sampler(
-            model.params, jax.random.fold_in(key, index[0]), rows.tokens, rows.prompt_len
+            model.params,
+            jax.random.fold_in(key, index[0]),
+            rows.tokens,
+            rows.prompt_len,
         )
         graded, _ = grade(task, rows.problems, jax.device_get(rollouts))
         rewards.append(graded.reward[:real])
@@ -246,9 +267,7 @@ def accuracy_of(task, model, sampler, problem_set, key, *, batch_size):
 def optimizer_of(section, num_updates):
     names = ("schedule", "warmup_fraction", "weight_decay", "grad_clip")
     options = {name: section[name] for name in names}
-    return make_optimizer(
-        section["learning_rate"], num_updates=num_updates, **options
-    )
+    return make_optimizer(section["learning_rate"], num_updates=num_updates, **options)
 
 
 def num_parameters(params):

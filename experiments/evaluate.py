@@ -1,17 +1,25 @@
 """evaluate: one policy or verifier checkpoint, alone.
 
 in:   a policy (as a stage) or any checkpoint directory (from the command line)
-out:  accuracy and Pass@N on test problems; of a verifier, what the verifier stage says
-      python -m experiments.evaluate --checkpoint=DIR --config=... [--step=K]
+out:  accuracy and Pass@N on test problems; of a verifier, how well it judges traces
+      that a policy draws now
+      python -m experiments.evaluate --config=... --workdir=...
+      python -m experiments.evaluate --config=... --checkpoint=DIR [--step=K]
+      python -m experiments.evaluate --config=... --checkpoint=DIR --policy=DIR
 """
 
 import argparse
 import json
+from pathlib import Path
 
+import jax
 import numpy as np
 
-from experiments import building, cli, pipeline
-from pavjax import evaluate
+from experiments import building, cli, pipeline, verifier_quality
+from experiments import run as runner
+from experiments import verifier as verifier_stage
+from experiments.stages import StageError
+from pavjax import evaluate, labels
 from pavjax.runtime import checkpoint
 
 
@@ -44,12 +52,10 @@ def pass_at_n(task, model, problems, key, *, num_samples, progress=None):
     for index, real in building.batches(len(problems.ids), size):
         rows = problems.rows(index)
         rollouts = sampler(
-            *(model.params, building.jax.random.fold_in(key, index[0])),
+            *(model.params, jax.random.fold_in(key, index[0])),
             *(rows.tokens, rows.prompt_len),
         )
-        graded, _ = building.grade(
-            task, rows.problems, building.jax.device_get(rollouts)
-        )
+        graded, _ = building.grade(task, rows.problems, jax.device_get(rollouts))
         successes.append(graded.reward[:real].sum(1))
         num_tokens += int((graded.length - graded.prompt_len)[:real].sum())
         if progress:
@@ -75,6 +81,63 @@ def pass_intervals(successes, num_samples, ns):
     return [[float(x) for x in evaluate.mean_interval(column)] for column in curve.T]
 
 
+def judge_fresh_traces(task, judge, policy, problems, key, *, num_samples):
+    """How good a verifier is on traces that `policy` draws now.
+
+    Against the task's exact oracle, for every prover: the AUC of "no error so far".
+    Against outcomes, for the base: a trace that the base draws is a completion of each
+    of its prefixes, so that these numbers mean something only if `policy` is the base.
+    """
+    records = fresh_records(task, policy, problems, key, num_samples, judge.provers)
+    score = verifier_stage.make_scorer(judge.verifier, inputs=("tokens", "prompt_len"))
+
+    def measured(records, provers):
+        return verifier_quality.quality(task, score, judge.params, records, provers)
+
+    base = judge.provers[0]
+    found = measured(records, judge.provers)
+    whole = measured(verifier_stage.outcomes_only(records), [base])
+    return {
+        "num_problems": found["num_problems"],
+        "num_traces": len(records["reward"]),
+        "policy_accuracy": float(records["reward"].mean()),
+        "auc_no_error": found["auc_no_error"],
+        "auc_outcome": found["auc_outcome"],
+        "base": base,
+        "all_prefixes": {name: found[name][base] for name in ("loss", "ece")},
+        "whole_traces": {name: whole[name][base] for name in ("loss", "ece")},
+        "reliability": found["reliability"][base],
+    }
+
+
+def fresh_records(task, model, problems, key, num_samples, provers):
+    """Traces as the records that the verifier stage reads; the outcome of each is the
+    one label of all its prefixes, in the base's column."""
+    sampler = building.make_sampler(task, model.policy, num_samples)
+    size, parts = min(max(1, 2_048 // num_samples), len(problems.ids)), []
+    for index, real in building.batches(len(problems.ids), size):
+        rows = problems.rows(index)
+        rollouts = sampler(
+            *(model.params, jax.random.fold_in(key, index[0])),
+            *(rows.tokens, rows.prompt_len),
+        )
+        graded, _ = building.grade(task, rows.problems, jax.device_get(rollouts))
+        flat = building.flatten(graded)
+        problem_id = np.repeat(np.asarray(rows.ids, np.int32), num_samples)
+        part = {**flat, "problem_id": problem_id, "source": np.zeros_like(problem_id)}
+        parts.append({name: x[: real * num_samples] for name, x in part.items()})
+    records = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+    successes, attempts = labels.count_outcome(
+        *(records["reward"], records["step_ids"].max(1) + 1),
+        np.full(len(records["reward"]), -1),
+        num_prefixes=task.max_steps + 1,
+    )
+    is_base = np.arange(len(provers)) == 0
+    records["successes"] = successes[..., None] * is_base
+    records["attempts"] = attempts[..., None] * is_base
+    return records
+
+
 def main(argv=None):
     """The command line: evaluate a checkpoint directory."""
     parser = argparse.ArgumentParser(prog="python -m experiments.evaluate")
@@ -82,24 +145,49 @@ def main(argv=None):
     parser.add_argument("--config", required=True, help="for the task and its splits")
     parser.add_argument("--step", type=int, default=None, help="default: the best one")
     parser.add_argument("--num_samples", type=int, default=16, help="per test problem")
+    parser.add_argument(
+        "--policy", help="checkpoints/ of the policy whose traces a verifier judges"
+    )
+    cli.add_debug_flag(parser)
     options = parser.parse_args(argv)
     config = cli.load_config(options.config)
     settings = pipeline.task_settings(config, "num_test")
     task = building.task_of(settings)
-    step = options.step or building.chosen_step(options.checkpoint)
-    saved = checkpoint.load_metadata(options.checkpoint, step=step)
+    checkpoints = checkpoints_in(options.checkpoint)
+    step = options.step or building.chosen_step(checkpoints)
+    kind = checkpoint.load_metadata(checkpoints, step=step).get("kind")
     problems = building.problem_set(task, settings, "test", settings["num_test"])
-    key = building.stage_key(config.seed, "evaluate")
-    if saved["kind"] == "policy":
-        model = building.load_policy(options.checkpoint, task, step)
-        found = pass_at_n(task, model, problems, key, num_samples=options.num_samples)
+    options_of_both = {
+        "key": building.stage_key(config.seed, "evaluate"),
+        "num_samples": options.num_samples,
+    }
+    if kind == "policy":
+        model = building.load_policy(checkpoints, task, step)
+        found = pass_at_n(task, model, problems, **options_of_both)
         del found["successes"]
     else:
-        found = {name: saved[name] for name in ("head", "provers", "metrics")}
-    print(json.dumps({"step": step, "kind": saved["kind"], **found}, indent=2))
+        judge = building.load_verifier(checkpoints, task, step)
+        if not options.policy:
+            raise StageError(
+                f"{checkpoints} holds a verifier, which judges traces: add --policy=DIR "
+                "with the checkpoints of the policy that shall draw them, such as the "
+                "base's"
+            )
+        policy = building.load_policy(checkpoints_in(options.policy), task)
+        found = judge_fresh_traces(task, judge, policy, problems, **options_of_both)
+    print(json.dumps({"step": step, "kind": kind, **found}, indent=2))
+
+
+def checkpoints_in(directory):
+    """A checkpoints/ directory, also if the directory of its job is given."""
+    inside = Path(directory) / "checkpoints"
+    return inside if inside.is_dir() else Path(directory)
 
 
 if __name__ == "__main__":
     import sys
 
-    cli.guarded(main, sys.argv[1:])
+    if any(argument.startswith("--checkpoint") for argument in sys.argv[1:]):
+        cli.guarded(main, sys.argv[1:])
+    else:
+        runner.main("evaluate")

@@ -45,7 +45,10 @@ def fit(
                 if step % every == 0 or is_checkpoint:
                     values = {k: float(v) for k, v in jax.device_get(values).items()}
                     runtime_metrics.check_finite(
-                        {"loss": values["loss"]}, step, checked, checkpoints.latest_step()
+                        {"loss": values["loss"]},
+                        step,
+                        checked,
+                        checkpoints.latest_step(),
                     )
                     checked = step
                     if is_checkpoint and validate:

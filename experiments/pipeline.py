@@ -119,9 +119,7 @@ def sft_settings(config, name):
 def collect_job(config, policies):
     section = config.collect.to_dict()
     del section["hard"]
-    return make_job(
-        "collect", "collect", *label_settings(config, policies, section)
-    )
+    return make_job("collect", "collect", *label_settings(config, policies, section))
 
 
 def hard_job(config, policies, first):

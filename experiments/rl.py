@@ -21,6 +21,12 @@ from pavjax import evaluate, rl, train
 from pavjax.runtime import sharding
 from pavjax.runtime.optimizer import make_partitioned
 
+# At every evaluation, with the signs of reward hacking among them.
+LOGGED = (
+    *("kl", "entropy", "steps_per_answer", "tokens_per_step", "malformed"),
+    *("train_reward", "verifier_error", "process", "baseline_error"),
+)
+
 
 def run(job, workspace):
     settings, section = job.settings, job.settings["rl"]
@@ -190,27 +196,11 @@ def charge(costs, start, judge, section, flat):
 def write_results(workspace, job, task, final, problems, gate):
     section = job.settings["rl"]
     iterations, accuracy = fitting.history(workspace, "test_accuracy")
-    lines = {
-        name: dict(zip(*fitting.history(workspace, name), strict=True))
-        for name in (
-            *("kl", "entropy", "steps_per_answer", "tokens_per_step", "malformed"),
-            *("train_reward", "verifier_error", "process", "baseline_error"),
-        )
-    }
-    sampled = fitting.history(workspace, "mean_tokens")
-    per_iteration = section["batch_size"] * section["num_samples"]
-    mean = np.interp(iterations, *sampled)
-    reference = {
-        name: workspace.input_results(f"evaluate.{name}") for name in ("sft", "rft")
-    }
     own = evaluate_stage.pass_at_n(
-        task,
-        final,
-        problems,
+        *(task, final, problems),
         building.stage_key(job.settings["seed"], "evaluate"),
         num_samples=section["num_pass_at"],
     )
-    unsolved = np.array(reference["sft"]["successes"]) == 0
     workspace.write_results(
         {
             "method": job.name.split(".")[1],
@@ -219,35 +209,57 @@ def write_results(workspace, job, task, final, problems, gate):
             "alpha": section["alpha"],
             "prover": f"Bo{section['best_of']}({section['prover'] or 'base'})",
             "iterations": iterations,
-            "tokens": (np.array(iterations) * mean * per_iteration).tolist(),
+            "tokens": sampled_tokens(workspace, iterations, section),
             "test_accuracy": accuracy,
             "num_test": len(problems.ids),
-            "metrics": {
-                name: [found.get(i) for i in iterations] for name, found in lines.items()
-            },
+            "metrics": {name: logged(workspace, name, iterations) for name in LOGGED},
             "gate": gate,
             "headline": {"accuracy": own["accuracy"][0], "best": max(accuracy)},
-            "final": {
-                "n": own["n"],
-                "accuracy": own["accuracy"],
-                "pass_at_n": {
-                    "SFT": reference["sft"]["pass_at_n"],
-                    "RFT": reference["rft"]["pass_at_n"],
-                    "RL": own["pass_at_n"],
-                },
-                "unsolved": {
-                    "num_problems": int(unsolved.sum()),
-                    "sft_samples": reference["sft"]["num_samples"],
-                    "n": own["n"],
-                    "RL": evaluate_stage.pass_intervals(
-                        np.array(own["successes"])[unsolved], own["num_samples"], own["n"]
-                    )
-                    if unsolved.any()
-                    else [],
-                },
-            },
+            "final": final_results(workspace, own),
         }
     )
+
+
+def logged(workspace, name, iterations):
+    """A metric at these iterations; None where it was not measured."""
+    found = dict(zip(*fitting.history(workspace, name), strict=True))
+    return [found.get(iteration) for iteration in iterations]
+
+
+def sampled_tokens(workspace, iterations, section):
+    """Tokens sampled up to each of these iterations, from the logged mean lengths."""
+    every = np.arange(1, section["num_iterations"] + 1)
+    mean = np.interp(every, *fitting.history(workspace, "mean_tokens"))
+    total = np.cumsum(mean) * section["batch_size"] * section["num_samples"]
+    return total[np.array(iterations) - 1].tolist()
+
+
+def final_results(workspace, own):
+    """Pass@N before and after, and on the problems that SFT never solved."""
+    before = {
+        name: workspace.input_results(f"evaluate.{name}") for name in ("sft", "rft")
+    }
+    unsolved = np.array(before["sft"]["successes"]) == 0
+    solved_now = []
+    if unsolved.any():
+        solved_now = evaluate_stage.pass_intervals(
+            np.array(own["successes"])[unsolved], own["num_samples"], own["n"]
+        )
+    return {
+        "n": own["n"],
+        "accuracy": own["accuracy"],
+        "pass_at_n": {
+            "SFT": before["sft"]["pass_at_n"],
+            "RFT": before["rft"]["pass_at_n"],
+            "RL": own["pass_at_n"],
+        },
+        "unsolved": {
+            "num_problems": int(unsolved.sum()),
+            "sft_samples": before["sft"]["num_samples"],
+            "n": own["n"],
+            "RL": solved_now,
+        },
+    }
 
 
 if __name__ == "__main__":

@@ -169,9 +169,7 @@ class Units:
         with open(partial, "wb") as file:
             np.savez(file, **found)
         partial.rename(path)
-        write_json_atomic(
-            self.directory / "costs.json", self.workspace.costs.to_dict()
-        )
+        write_json_atomic(self.directory / "costs.json", self.workspace.costs.to_dict())
         return found
 
     def _path(self, name):

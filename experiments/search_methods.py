@@ -51,7 +51,9 @@ class Searcher:
         for index, real in building.batches(len(problems.ids), size):
             rows = problems.rows(index)
             batch_key = jax.random.fold_in(key, index[0])
-            rollouts = sampler(self.base.params, batch_key, rows.tokens, rows.prompt_len)
+            rollouts = sampler(
+                self.base.params, batch_key, rows.tokens, rows.prompt_len
+            )
             rollouts, responses = building.grade(
                 self.task, rows.problems, jax.device_get(rollouts)
             )

@@ -130,10 +130,16 @@ def beam_curve(searcher, by_width):
 def at_equal_cost(cost, orm, pav, plain, per_problem):
     """PAV beam minus ORM best-of-N, and minus the Q^pi beam, problem by problem."""
     result = {}
-    pairs = {"PAV-ORM": (orm, per_problem["ORM"][1]), "PAV-Q": (plain, per_problem["Q"][1])}
+    pairs = {
+        "PAV-ORM": (orm, per_problem["ORM"][1]),
+        "PAV-Q": (plain, per_problem["Q"][1]),
+    }
     for name, (baseline, correct) in pairs.items():
         grid, difference = evaluate.accuracy_at_equal_tokens(
-            np.array(pav[cost]), per_problem["PAV"][1], np.array(baseline[cost]), correct
+            np.array(pav[cost]),
+            per_problem["PAV"][1],
+            np.array(baseline[cost]),
+            correct,
         )
         result[name] = [interval(column) for column in difference.T]
         result[f"{name} {cost}"] = grid.tolist()

@@ -110,9 +110,12 @@ def guided_search(
         wrote = (chunk.num_tokens > 0)[..., None]
         values = jnp.where(wrote, jax.nn.sigmoid(logits), old["values"])
         last = jnp.take_along_axis(after.tokens, after.length[..., None] - 1, axis=-1)
-        malformed = after.done & (last[..., 0] != limits.end_id)
-        values = jnp.where(malformed[..., None], 0, values)
-        ranked = jnp.where(malformed, -jnp.inf, score_rule(old["values"], values))
+        # Nothing can come of a malformed step, nor of a trace that is not finished
+        # when the search is.
+        is_last = h == limits.max_steps - 1
+        hopeless = (after.done | is_last) & (last[..., 0] != limits.end_id)
+        values = jnp.where(hopeless[..., None], 0, values)
+        ranked = jnp.where(hopeless, -jnp.inf, score_rule(old["values"], values))
         carry = {
             "stream": new["stream"],
             "chunk": None,

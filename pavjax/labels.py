@@ -79,9 +79,7 @@ def token_labels(labels, *, every_token):
     """
     step_ids = labels["step_ids"]
     num_prefixes, num_provers = labels["attempts"].shape[-2:]
-    ends = arrays.prefix_ends(
-        step_ids, labels["prompt_len"], num_prefixes=num_prefixes
-    )
+    ends = arrays.prefix_ends(step_ids, labels["prompt_len"], num_prefixes=num_prefixes)
     position = arrays.last_axis_index(step_ids.shape[-1], ends.ndim + 1)
     at_end = (ends[..., None] == position).astype(jnp.float32)  # [*B S T]
     # Prefixes past the last step share its position, and have no attempts.

@@ -13,10 +13,8 @@ from pavjax.nets import make_policy
 
 VARIANTS = {
     "grouped": {},
-    "all_heads_own_keys": {"num_kv_heads": 4},
     "one_key_head_gated": {"num_kv_heads": 1, "mlp": "gated", "activation": "silu"},
-    "learned_positions": {"max_positions": 24},
-    "scan": {"scan_layers": True},
+    "learned_positions": {"max_positions": 24, "num_kv_heads": 4},
     "remat": {"remat": True},
     "scan_remat": {"scan_layers": True, "remat": True},
 }

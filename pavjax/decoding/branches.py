@@ -45,7 +45,17 @@ def open_stream(params, tokens, prefix_len, *, policy, capacity):
 
 
 def generate(
-    params, key, prefix, stream, active, *, policy, index, max_tokens, stop_ids, sampling
+    params,
+    key,
+    prefix,
+    stream,
+    active,
+    *,
+    policy,
+    index,
+    max_tokens,
+    stop_ids,
+    sampling,
 ):
     """Let every active branch write until a stop token: -> (Chunk, Stream).
 

@@ -32,7 +32,9 @@ class TransformerConfig:
     mlp: str = "plain"  # 'plain': act(x W) V;  'gated': (act(x W) * x U) V
     activation: str = "relu"  # any name in jax.nn
     rope_base: float = 10_000.0
-    max_positions: int = 0  # learned absolute positions beside the rotary ones; 0 = none
+    max_positions: int = (
+        0  # learned absolute positions beside the rotary ones; 0 = none
+    )
     dtype: str = "float32"  # of activations; parameters stay float32
     scan_layers: bool = False  # one compiled block for all layers, against unrolled
     remat: bool = False  # recompute a block's activations in the backward pass

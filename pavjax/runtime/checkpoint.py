@@ -143,6 +143,7 @@ def saved_steps(directory):
 
 
 def last_step(directory):
+    """The last complete step in `directory`; FileNotFoundError if there is none."""
     steps = saved_steps(directory)
     if not steps:
         raise FileNotFoundError(f"no complete checkpoint in {directory}")

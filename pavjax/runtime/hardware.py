@@ -50,6 +50,7 @@ def git_commit(directory=Path(__file__).parent):
 
 
 def cpu_name():
+    """The model of the processor, as the system names it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -60,6 +61,7 @@ def cpu_name():
 
 
 def total_memory_bytes():
+    """Main memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

@@ -72,3 +72,16 @@ def make_partitioned(optimizers):
         }
 
     return optax.partition(optimizers, labels)
+
+
+def make_partly_frozen(optimizer, frozen):
+    """`optimizer` for all top-level entries of the parameters but those named in
+    `frozen`: no update, no weight decay, no moments, no share of the gradient norm."""
+
+    def labels(params):
+        return {
+            name: jax.tree.map(lambda _, name=name: str(name in frozen), part)
+            for name, part in params.items()
+        }
+
+    return optax.partition({"False": optimizer, "True": optax.set_to_zero()}, labels)

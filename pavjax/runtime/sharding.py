@@ -117,6 +117,7 @@ def born_sharded(init_fn, *args, mesh):
 
 
 def replicated(mesh):
+    """Every device of the mesh holds the whole array."""
     return NamedSharding(mesh, P())
 
 
