@@ -25,6 +25,7 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8",
         "rich>=13",
+        "scipy>=1.13",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.10",
     ],

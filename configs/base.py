@@ -42,7 +42,12 @@ def get_config():
 def task():
     return {
         "name": "arithmetic",  # "arithmetic" or "countdown"
-        "arithmetic": {"num_digits": 6},  # of each of the two numbers
+        "arithmetic": {
+            "num_digits": 6,  # of each of the two numbers
+            # "sums": any column of a demonstration may be wrong; "carries": one with a
+            # carry, which is then forgotten.
+            "mistakes": "carries",
+        },
         "countdown": {
             "num_numbers": 4,  # numbers to reach the target with
             "max_number": 25,  # they are 1 .. max_number
@@ -221,7 +226,6 @@ def rl():
         "value_learning_rate": 1e-3,  # of the baseline. P: not given
         "kl_weight": 1e-3,  # of KL(policy || initial policy) (P)
         "temperature": 1.0,  # P: not given
-        "refresh_verifier_every": 0,  # iterations; 0 = never (P)
         "min_verifier_auc": 0.8,  # below it the report says that the gate failed
         "evaluate_every": 10,  # iterations between two evaluations and checkpoints
         "num_test_samples": 2,  # per test problem, at each evaluation

@@ -87,12 +87,21 @@ def load_policy(checkpoints, task, step=None):
             "checkpoints of an sft, rft or rl job"
         )
     policy, size = policy_of(metadata["model"], task)
-    example = jax.eval_shape(policy.init, jax.random.key(0))
+    example = abstract(policy.init, jax.random.key(0))
     with same_task(checkpoints, task):
         params = checkpoint.load(
             checkpoints, {"params": {"policy": example}}, step=step, metadata=metadata
         )
     return Model(policy, params["params"]["policy"], metadata["model"], size)
+
+
+def abstract(init_fn, *args):
+    """Shapes of what `init_fn` returns, to load a checkpoint into; laid out over the
+    mesh that the stage runs on, for a program may not mix devices."""
+    mesh = jax.sharding.get_mesh()
+    if mesh.empty:  # not in a stage
+        return jax.eval_shape(init_fn, *args)
+    return sharding.abstract_sharded(init_fn, *args, mesh=mesh)
 
 
 @contextlib.contextmanager
@@ -143,7 +152,7 @@ def load_verifier(checkpoints, task, step=None):
     model, head, provers = saved["model"], saved["head"], saved["provers"]
     policy, verifier, size = verifier_of(model, task, head, provers)
     key = jax.random.key(0)
-    example = jax.eval_shape(lambda k: verifier.init(k, policy.init(k)), key)
+    example = abstract(lambda k: verifier.init(k, policy.init(k)), key)
     with same_task(checkpoints, task):
         params = checkpoint.load_params(checkpoints, example, step=step, metadata=saved)
     return Judge(verifier, params, provers, size, head != "value")

@@ -187,9 +187,8 @@ class Collector:
         tokens, length, logprobs = (x[row, column] for x in traces)
         source = {name: seeds[name][rows][row] for name in seeds}
         if p == 0:
-            shared = np.where(
-                step_ids < branch[:, None], source["reference_logprobs"], 0
-            )
+            is_shared = (step_ids >= 0) & (step_ids < branch[:, None])
+            shared = np.where(is_shared, source["reference_logprobs"], 0)
             reference = shared + logprobs
         else:
             reference = self._reference_logprobs(tokens, step_ids)

@@ -87,7 +87,9 @@ def train_policy(
     def step_fn(state, step):
         index = draw(step, len(lengths), section["batch_size"])
         batch = {name: values[index] for name, values in rows.items()}
-        batch = sharding.put_batch(batch, mesh, f"{workspace.label}.batch_size")
+        batch = sharding.put_batch(
+            batch, mesh, f"{workspace.directory.parent.name}.batch_size"
+        )
         workspace.costs.add(
             tokens_trained=lengths[index].sum(),
             flops=np.sum(evaluate.train_flops(size, lengths[index])),
@@ -138,7 +140,6 @@ def write_results(workspace, num_parameters):
     workspace.write_results(
         {
             "kind": "policy",
-            "name": workspace.label,
             "num_parameters": num_parameters,
             "best_step": building.chosen_step(checkpoints),
             "kept_steps": building.checkpoint.saved_steps(checkpoints),

@@ -119,7 +119,7 @@ def train_verifier(workspace, task, base, verifier, size, section, records, scor
             flops=np.sum(evaluate.train_flops(size, length)),
         )
         batch = rows_of(train_records, index)
-        name = f"{workspace.label}.batch_size"
+        name = f"{workspace.directory.parent.name}.batch_size"
         return update(state, sharding.put_batch(batch, workspace.mesh, name))
 
     def validate(state, step):
@@ -141,7 +141,7 @@ def train_verifier(workspace, task, base, verifier, size, section, records, scor
     )
     training = workspace.directory / "training"
     best = checkpoint.best_step(training, "validation_loss")
-    example = jax.eval_shape(lambda k: verifier.init(k, base.params), init_key)
+    example = building.abstract(verifier.init, init_key, base.params)
     return best, checkpoint.load_params(training, example, step=best)
 
 

@@ -67,10 +67,9 @@ def leave_one_out(credits, exists):
 
     exists [B N H]: which steps there are; 0 where no other sample has the step.
     """
-    total = jnp.sum(jnp.where(exists, credits, 0), axis=1, keepdims=True)
-    count = jnp.sum(exists, axis=1, keepdims=True)
-    others = jnp.where(exists, credits, 0)
-    return (total - others) / jnp.maximum(count - exists, 1)
+    own, one = jnp.where(exists, credits, 0), exists.astype(credits.dtype)
+    total, count = (jnp.sum(x, axis=1, keepdims=True) for x in (own, one))
+    return (total - own) / jnp.maximum(count - one, 1)
 
 
 def make_credit_fn(verifier, rule, *, num_prefixes, baseline):

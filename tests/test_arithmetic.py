@@ -265,3 +265,27 @@ def test_errors_name_what_to_do():
         encode_prompts(task, [Problem(prompt="100+100=\n", answer="200")])
     with pytest.raises(ValueError, match="distinct characters"):
         character_tokenizer("aa")
+
+
+def test_the_habit_of_forgetting_carries_spoils_exactly_the_columns_with_a_carry():
+    task = make_task("arithmetic", num_digits=4, mistakes="carries")
+    rng = np.random.default_rng(0)
+    spoiled = 0
+    for index in range(200):
+        problem = task.problem(index)
+        truth = task.demonstration(problem, None, 0).split("\n")[:-1]
+        has_carry = any(step[4] == "1" for step in truth)
+        response = task.demonstration(problem, rng, 1.0)
+        assert all(step[4] == "0" for step in response.split("\n")[:-1])
+        assert task.grade(problem, response) == (not has_carry)
+        correct = task.steps_correct(problem, response)
+        if has_carry:
+            first = next(h for h, step in enumerate(truth) if step[4] == "1")
+            assert correct.index(False) == first
+            spoiled += 1
+    assert 0 < spoiled < 200
+
+
+def test_an_unknown_kind_of_mistake_is_refused():
+    with pytest.raises(ValueError, match="mistakes='signs' must be one of sums, carries"):
+        make_task("arithmetic", mistakes="signs")

@@ -10,6 +10,8 @@ sum is fatal (it differs from the true one in its last digit, which the answer
 repeats), and the answer has too many digits to be hit by chance.
 """
 
+import functools
+
 from pavjax.grading import states_answer
 from pavjax.tasks.characters import character_tokenizer, split_steps
 from pavjax.tasks.indexing import numbers_of
@@ -19,10 +21,22 @@ ALPHABET = "0123456789+=#"
 _MAX_SUM = 19  # 9 + 9 + carry 1
 
 
-def arithmetic(*, num_digits=6):
-    """The task of adding two numbers of exactly `num_digits` digits."""
+MISTAKES = ("sums", "carries")
+
+
+def arithmetic(*, num_digits=6, mistakes="sums"):
+    """The task of adding two numbers of exactly `num_digits` digits.
+
+    mistakes: what goes wrong in demonstrations. "sums": any column, whose sum is then
+    off by 1 to 9: noise, which a policy sheds as soon as it is trained on its correct
+    traces. "carries": a column with a carry, which is then forgotten: a habit, which
+    makes a problem the harder the more carries it has, and success on the hardest too
+    rare to learn from.
+    """
     if num_digits < 1:
         raise ValueError(f"{num_digits=} must be at least 1")
+    if mistakes not in MISTAKES:
+        raise ValueError(f"{mistakes=} must be one of {', '.join(MISTAKES)}")
     longest_sum, answer_len = len("9+9+1=19\n"), len("#") + num_digits + 1 + len("|")
     return Task(
         name="arithmetic",
@@ -32,7 +46,7 @@ def arithmetic(*, num_digits=6):
         max_steps=num_digits + 1,
         max_response_len=num_digits * longest_sum + answer_len,
         problem=lambda index: _problem(index, num_digits),
-        demonstration=_demonstration,
+        demonstration=functools.partial(_demonstration, mistakes=mistakes),
         grade=lambda problem, response: states_answer(response, problem.answer),
         steps_correct=_steps_correct,
     )
@@ -51,11 +65,12 @@ def _columns(problem):
     return [(int(a), int(b)) for a, b in zip(first[::-1], second[::-1], strict=True)]
 
 
-def _demonstration(problem, rng, error_rate):
-    """A solution whose every column sum is wrong with probability `error_rate`.
+def _demonstration(problem, rng, error_rate, mistakes="sums"):
+    """A solution each of whose columns is wrong with probability `error_rate`, or, with
+    mistakes "carries", each of those columns that have a carry.
 
-    A wrong sum is off by 1 to 9, so its last digit is wrong and with it the answer;
-    the carry and the answer follow from what was written.
+    A wrong column has a wrong last digit, and with it the answer; the next carry and
+    the answer follow from what was written.
     """
     columns = _columns(problem)
     is_wrong = [False] * len(columns)
@@ -63,8 +78,10 @@ def _demonstration(problem, rng, error_rate):
         is_wrong = rng.random(len(columns)) < error_rate
     steps, digits, carry = [], "", 0
     for (a, b), wrong in zip(columns, is_wrong, strict=True):
+        if wrong and mistakes == "carries":
+            carry = 0
         total = a + b + carry
-        if wrong:
+        if wrong and mistakes == "sums":
             total = _wrong_sum(total, rng)
         steps.append(f"{a}+{b}+{carry}={total:02}")
         carry, digit = divmod(total, 10)

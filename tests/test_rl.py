@@ -1,0 +1,413 @@
+"""Credits, baselines and the loss of one iteration of reinforcement learning."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny_models import (
+    jit,
+    random_params,
+    random_tokens,
+    strict,
+    table_policy,
+    tiny_config,
+)
+
+from pavjax import arrays, rl, train
+from pavjax.nets import make_policy, make_verifier
+from pavjax.types import Rollouts, Verifier
+
+VOCAB = 7
+B, N, T, S = 2, 3, 8, 4  # S prefixes: at most three steps
+KEY = jax.random.key(0)
+RULE = rl.CreditRule(alpha=2.0, prover=1, k=4.0)
+RNG = np.random.default_rng(0)
+# Two problems with three samples of three, two and one steps of two tokens; prompts
+# of one and of two tokens.
+PROMPT_LEN = np.repeat([[1], [2]], N, axis=1).astype(np.int32)
+NUM_STEPS = np.array([[3, 2, 1], [2, 3, 3]])
+LENGTH = PROMPT_LEN + 2 * NUM_STEPS
+POSITION = np.arange(T)
+STEP_IDS = np.where(
+    (PROMPT_LEN[..., None] <= POSITION) & (LENGTH[..., None] > POSITION),
+    (POSITION - PROMPT_LEN[..., None]) // 2,
+    -1,
+).astype(np.int32)
+REWARD = np.array([[1, 0, 1], [0, 0, 1]], np.float32)
+VALUES = RNG.uniform(0.1, 0.9, (VOCAB, T, 2)).astype(np.float32)  # by token, position
+ROLLOUTS = Rollouts(
+    tokens=random_tokens(1, (B, N, T)),
+    prompt_len=jnp.array(PROMPT_LEN),
+    length=jnp.array(LENGTH),
+    step_ids=jnp.array(STEP_IDS),
+    logprobs=jnp.zeros((B, N, T)),
+    reward=jnp.array(REWARD),
+)
+
+
+def look_up(params, tokens, prompt_len):
+    """A verifier that is a table of values by token and position."""
+    values = params[tokens, jnp.arange(T)[None]]
+    return jnp.log(values) - jnp.log1p(-values)
+
+
+VERIFIER = Verifier(None, look_up, None, None, None)
+
+
+def credits_of(rule=RULE, baseline="none", rollouts=ROLLOUTS, params=VALUES):
+    credit_fn = rl.make_credit_fn(VERIFIER, rule, num_prefixes=S, baseline=baseline)
+    return jit(credit_fn)(jnp.asarray(params), rollouts)
+
+
+def by_hand(rule):
+    """[B N T]: every token's credit, one step after the other, in plain Python."""
+    credits, process = np.zeros((2, B, N, T))
+    tokens = np.asarray(ROLLOUTS.tokens)
+    for b, n in np.ndindex(B, N):
+
+        def value(end, b=b, n=n):  # of the best of k, after the token at `end`
+            v = VALUES[tokens[b, n, end], end, rule.prover]
+            return 1 - (1 - v) ** rule.k
+
+        for h in range(NUM_STEPS[b, n]):
+            start = PROMPT_LEN[b, n] + 2 * h
+            term = value(start + 1)
+            if rule.credit == "advantage":
+                term -= value(start - 1)
+            if rule.clip:
+                term = min(max(term, -rule.clip), rule.clip)
+            process[b, n, start : start + 2] = term
+            credits[b, n, start : start + 2] = REWARD[b, n] + rule.alpha * term
+    return credits, process
+
+
+# ---------------------------------------------------------------- credits
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        RULE,
+        RULE._replace(prover=0, k=1.0),
+        RULE._replace(credit="value"),
+        RULE._replace(clip=0.05),
+        RULE._replace(credit="value", clip=0.3),
+    ],
+    ids=str,
+)
+def test_credits_are_the_outcome_and_each_steps_own_progress(rule):
+    batch = credits_of(rule)
+    credits, process = by_hand(rule)
+    # float32 through a logit and back, to the fourth power
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    np.testing.assert_allclose(batch["credits"], credits.reshape(-1, T), **close)
+    np.testing.assert_allclose(batch["process"], process.reshape(-1, T), **close)
+    np.testing.assert_array_equal(batch["step_ids"], STEP_IDS.reshape(-1, T))
+    if rule.clip:
+        assert np.isclose(np.abs(batch["process"]).max(), rule.clip)
+
+
+def test_the_credit_of_a_step_does_not_depend_on_later_steps():
+    """It is not a reward to go: other tokens later change nothing before them."""
+    before = credits_of()["credits"].reshape(B, N, T)
+    tokens = np.array(ROLLOUTS.tokens)
+    tokens[:, :, 5:] = (tokens[:, :, 5:] + 1) % VOCAB
+    other = ROLLOUTS.replace(tokens=jnp.array(tokens))
+    after = credits_of(rollouts=other)["credits"].reshape(B, N, T)
+    np.testing.assert_array_equal(before[..., :3], after[..., :3])
+    assert np.any(before != after)
+
+
+def test_alpha_zero_is_the_outcome_and_never_reads_the_verifier():
+    def unreadable(*_):
+        raise AssertionError("the verifier was read")
+
+    rule = RULE._replace(alpha=0.0)
+    credit_fn = rl.make_credit_fn(
+        Verifier(None, unreadable, None, None, None),
+        rule,
+        num_prefixes=S,
+        baseline="none",
+    )
+    batch = jit(credit_fn)(None, ROLLOUTS)
+    outcome = np.where(STEP_IDS >= 0, REWARD[..., None], 0).reshape(-1, T)
+    np.testing.assert_array_equal(batch["credits"], outcome)
+    assert not np.any(batch["process"]) and not np.any(batch["baseline"])
+
+
+def test_leave_one_out_is_the_mean_of_the_other_samples_that_have_the_step():
+    batch = credits_of(baseline="leave_one_out")
+    credits = np.asarray(batch["credits"]).reshape(B, N, T)
+    baseline = np.asarray(batch["baseline"]).reshape(B, N, T)
+    for b, n, h in np.ndindex(B, N, S - 1):
+        here = STEP_IDS[b, n] == h
+        others = [
+            credits[b, m][STEP_IDS[b, m] == h][0]
+            for m in range(N)
+            if m != n and NUM_STEPS[b, m] > h
+        ]
+        expected = np.mean(others) if others else 0.0
+        np.testing.assert_allclose(baseline[b, n][here], expected, rtol=1e-5, atol=1e-6)
+    assert not np.any(baseline[STEP_IDS < 0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "baseline", "words"),
+    [({"credit": "q"}, "none", "rl.credit='q'"), ({}, "mean", "rl.baseline='mean'")],
+)
+def test_unknown_choices_are_refused_by_name(changes, baseline, words):
+    with pytest.raises(ValueError, match=words):
+        credits_of(RULE._replace(**changes), baseline)
+
+
+# ---------------------------------------------------------------- loss
+
+TABLE = table_policy()
+
+
+def table_batch(baseline="none"):
+    batch = credits_of(baseline=baseline)
+    return batch | {"initial_logits": theta(1)[batch["tokens"]]}
+
+
+def theta(seed):
+    return jnp.array(np.random.default_rng(seed).normal(size=(VOCAB, VOCAB)), "float32")
+
+
+@pytest.mark.parametrize("baseline", ["none", "leave_one_out"])
+def test_the_loss_has_the_gradient_worked_out_by_hand_for_a_softmax_table(baseline):
+    """For each response token a after token s:  - weight * (onehot(a) - pi(s))  of the
+    policy gradient, and  kl_weight * pi(s) * (d - sum pi d),  d = log pi / pi_0, of
+    the KL; summed over tokens, averaged over traces."""
+    batch, kl_weight = table_batch(baseline), 0.3
+    loss_fn = rl.make_loss(TABLE, kl_weight=kl_weight, learned_baseline=False)
+    grad = jit(jax.grad(lambda p: loss_fn({"policy": p}, batch)[0]))(theta(2))
+    tokens = np.asarray(batch["tokens"])
+    weight = np.asarray(batch["credits"] - batch["baseline"])
+    logprobs = np.asarray(jax.nn.log_softmax(theta(2)))
+    initial = np.asarray(jax.nn.log_softmax(theta(1)))
+    expected = np.zeros((VOCAB, VOCAB))
+    for row, t in zip(*np.nonzero(STEP_IDS.reshape(-1, T) >= 0), strict=True):
+        s, a = tokens[row, t - 1], tokens[row, t]
+        pi = np.exp(logprobs[s])
+        expected[s] -= weight[row, t] * (np.eye(VOCAB)[a] - pi)
+        d = logprobs[s] - initial[s]
+        expected[s] += kl_weight * pi * (d - pi @ d)
+    np.testing.assert_allclose(grad, expected / (B * N), rtol=1e-4, atol=1e-5)
+
+
+def test_the_kl_is_zero_at_the_initial_policy_and_so_is_its_gradient():
+    batch = table_batch()
+    metrics = {}
+    grads = []
+    for kl_weight in (0.0, 5.0):
+        loss_fn = rl.make_loss(TABLE, kl_weight=kl_weight, learned_baseline=False)
+        value_and_grad = jit(jax.value_and_grad(loss_fn, has_aux=True))
+        (_, metrics), grad = value_and_grad({"policy": theta(1)}, batch)
+        grads.append(grad["policy"])
+        np.testing.assert_allclose(metrics["kl"], 0, atol=1e-6)
+    np.testing.assert_allclose(*grads, atol=1e-6)
+    moved = loss_fn({"policy": theta(2)}, batch)[1]
+    assert moved["kl"] > 0.1
+
+
+POLICY = make_policy(tiny_config())
+
+
+def actor():
+    def init(key):
+        policy = POLICY.init(key)
+        return {"policy": policy, "baseline": rl.init_baseline(policy, 16)}
+
+    return random_params(init, KEY)
+
+
+@functools.cache
+def network_batch():
+    batch = dict(credits_of(baseline="value"))
+    initial = random_params(POLICY.init, KEY, seed=9)
+    return batch | {"initial_logits": jit(POLICY.logits)(initial, batch["tokens"])}
+
+
+def test_policy_and_baseline_learn_from_their_own_terms_only():
+    """The policy's gradient is that of the loss with the baseline as a constant; the
+    baseline's that of its square error."""
+    batch, params = network_batch(), actor()
+    learned = rl.make_loss(POLICY, kl_weight=0.1, learned_baseline=True)
+    constant = rl.make_loss(POLICY, kl_weight=0.1, learned_baseline=False)
+    grads = jit(jax.grad(lambda p: learned(p, batch)[0]))(params)
+    values = jit(functools.partial(rl.baseline_values, POLICY))
+    fixed = batch | {"baseline": values(params["baseline"], batch["tokens"])}
+    policy_alone = jit(jax.grad(lambda p: constant({"policy": p}, fixed)[0]))
+    mask = arrays.response_mask(batch["step_ids"])
+
+    @jit
+    @jax.grad
+    def square_error(baseline):
+        error = rl.baseline_values(POLICY, baseline, batch["tokens"]) - batch["credits"]
+        return arrays.masked_mean(error**2, mask)
+
+    # float32: two programs for the same sums
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        *((grads["policy"], policy_alone(params["policy"]))),
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        *((grads["baseline"], square_error(params["baseline"]))),
+    )
+
+
+def test_no_gradient_reaches_the_verifier_through_the_credits():
+    loss_fn = rl.make_loss(TABLE, kl_weight=0.0, learned_baseline=False)
+
+    def loss(values):
+        credit_fn = rl.make_credit_fn(
+            VERIFIER, RULE, num_prefixes=S, baseline="leave_one_out"
+        )
+        batch = credit_fn(values, ROLLOUTS)
+        batch["initial_logits"] = theta(1)[batch["tokens"]]
+        return loss_fn({"policy": theta(2)}, batch)[0]
+
+    np.testing.assert_array_equal(jit(jax.grad(loss))(jnp.asarray(VALUES)), 0)
+
+
+def test_the_baseline_speaks_of_the_state_before_each_token():
+    """So it may not see the token itself, nor what follows."""
+    params = actor()["baseline"]
+    values = jit(functools.partial(rl.baseline_values, POLICY))
+    tokens = random_tokens(3, (1, T))
+    before = values(params, tokens)
+    after = values(params, tokens.at[0, 4].add(-1))
+    np.testing.assert_array_equal(before[0, :5], after[0, :5])
+    assert before[0, 5] != after[0, 5]
+    assert before[0, 0] == 0
+
+
+def test_a_learned_baseline_starts_at_zero_and_comes_to_fit_the_credits():
+    """Credits that depend on the prompt's first token alone can be fitted entirely:
+    their variance of 1 falls below a hundredth."""
+    policy = random_params(POLICY.init, KEY)
+    baseline = rl.init_baseline(policy, 16)
+    tokens = random_tokens(4, (16, T))
+    sign = jnp.where(tokens[:, :1] > 3, 1.0, -1.0)
+    step_ids = jnp.where(jnp.arange(T) >= 2, 0, -1)[None].repeat(16, axis=0)
+    batch = {
+        "tokens": tokens,
+        "step_ids": step_ids,
+        "credits": sign * jnp.ones((16, T)),
+        "baseline": jnp.zeros((16, T)),
+        "process": jnp.zeros((16, T)),
+        "initial_logits": jit(POLICY.logits)(policy, tokens),
+    }
+    loss_fn = rl.make_loss(POLICY, kl_weight=0.0, learned_baseline=True)
+    optimizer = optax.multi_transform(
+        {"policy": optax.set_to_zero(), "baseline": optax.adam(1e-2)},
+        {"policy": "policy", "baseline": "baseline"},
+    )
+    state = train.init_state({"policy": policy, "baseline": baseline}, optimizer)
+    update = jit(train.make_update(loss_fn, optimizer))
+    errors = []
+    for _ in range(150):
+        state, metrics = update(state, batch)
+        errors.append(float(metrics["baseline_error"]))
+    assert errors[0] == 1.0
+    assert errors[-1] < 0.01
+
+
+# ---------------------------------------------------------------- the iteration
+
+
+def test_an_iteration_samples_grades_credits_and_updates_in_this_order():
+    calls = []
+
+    def noted(name, result):
+        def call(*args):
+            calls.append((name, args))
+            return result
+
+        return call
+
+    state = train.TrainState(step=0, params="params", opt_state=None)
+    new_state, metrics = rl.iteration(
+        *(state, "key", "prompts"),
+        sample_fn=noted("sample", "rollouts"),
+        grade_fn=noted("grade", ("graded", {"reward": 0.5, "loss": None})),
+        credit_fn=noted("credit", "batch"),
+        update_fn=noted("update", ("new state", {"loss": 1.0})),
+    )
+    assert calls == [
+        ("sample", ("params", "key", "prompts")),
+        ("grade", ("prompts", "rollouts")),
+        ("credit", ("graded",)),
+        ("update", (state, "batch")),
+    ]
+    assert new_state == "new state"
+    assert metrics == {"reward": 0.5, "loss": 1.0}
+
+
+def test_a_softmax_table_learns_the_rewarded_token():
+    """One prompt, one token: REINFORCE on rewards for token 5 finds it."""
+
+    def sample(params, key, prompts):
+        tokens = jax.random.categorical(key, params["policy"][6], shape=(4, 8))
+        tokens = jnp.stack([jnp.full((4, 8), 6), tokens], axis=-1).astype(jnp.int32)
+        return Rollouts(
+            tokens=tokens,
+            prompt_len=jnp.ones((4, 8), jnp.int32),
+            length=jnp.full((4, 8), 2),
+            step_ids=jnp.array([-1, 0])[None, None].repeat(4, 0).repeat(8, 1),
+            logprobs=jnp.zeros((4, 8, 2)),
+            reward=jnp.zeros((4, 8)),
+        )
+
+    def grade(prompts, rollouts):
+        reward = (rollouts.tokens[..., 1] == 5).astype(jnp.float32)
+        return rollouts.replace(reward=reward), {"train_reward": float(reward.mean())}
+
+    rule = rl.CreditRule(alpha=0.0, prover=0, k=1.0)
+    credit_fn = rl.make_credit_fn(None, rule, num_prefixes=2, baseline="leave_one_out")
+    optimizer = optax.sgd(2.0)
+    loss_fn = rl.make_loss(TABLE, kl_weight=0.0, learned_baseline=False)
+    update = jit(train.make_update(loss_fn, optimizer))
+    sampler = jit(sample)
+    credit_fn = jit(credit_fn)
+
+    def batch_of(rollouts):
+        batch = credit_fn(None, rollouts)
+        return batch | {"initial_logits": jnp.zeros((32, 2, VOCAB))}
+
+    state = train.init_state({"policy": jnp.zeros((VOCAB, VOCAB))}, optimizer)
+    rewards = []
+    for step in range(40):
+        state, metrics = rl.iteration(
+            *(state, jax.random.fold_in(KEY, step), None),
+            sample_fn=sampler,
+            grade_fn=grade,
+            credit_fn=batch_of,
+            update_fn=update,
+        )
+        rewards.append(metrics["train_reward"])
+    # At first 1 in 7; chance alone would not give 9 of 10 in the last five.
+    assert np.mean(rewards[:2]) < 0.5
+    assert np.mean(rewards[-5:]) > 0.9
+
+
+@pytest.mark.parametrize("head", ["value", "sum"])
+def test_no_implicit_promotion_of_dtype_or_rank(head):
+    verifier = make_verifier(POLICY, head=head, num_provers=2, width=16)
+    dtype, rank = strict()
+    with dtype, rank:
+        params = jax.eval_shape(verifier.init, KEY, jax.eval_shape(POLICY.init, KEY))
+        credit_fn = rl.make_credit_fn(
+            verifier, RULE._replace(clip=1.0), num_prefixes=S, baseline="leave_one_out"
+        )
+        batch = jax.eval_shape(credit_fn, params, ROLLOUTS)
+        shape = (B * N, T, VOCAB)
+        batch["initial_logits"] = jax.ShapeDtypeStruct(shape, jnp.float32)
+        loss_fn = rl.make_loss(POLICY, kl_weight=0.1, learned_baseline=True)
+        loss, _ = jax.eval_shape(loss_fn, actor(), batch)
+    assert loss.shape == () and loss.dtype == jnp.float32
