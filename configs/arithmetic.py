@@ -38,10 +38,25 @@ def tiny(config):
 
 
 def small(config):
-    config.task.arithmetic.num_digits = 8
-    config.model.update(depth=4, width=128, num_heads=4, num_kv_heads=4, mlp_width=512)
-    for policy in config.policies.values():
-        policy.num_updates = 1_500
+    tiny(config)
+    config.task.arithmetic.num_digits = 7
+    config.task.update(num_train=20_000, num_validation=200)
+    config.model.max_positions = 160
+    config.policies.base.num_updates = 800
+    config.policies.strong.num_updates = 300
+    config.provers = ("base", "base@500", "strong")
+    config.collect.update(num_problems=2_000, num_heldout_problems=256)
+    config.collect.hard.num_problems = 512
+    config.verifier.update(batch_size=128, num_updates=400, hard_updates=400)
+    config.verifier.variants = {
+        "main": {},
+        "value": {"head": "value"},
+        "sum": {"head": "sum"},
+    }
+    config.search.update(widths=(1, 2, 4, 8, 16, 32, 64), sweep_widths=(2, 4, 16))
+    config.search.update(alpha_width=16, alpha_grid=tuple(k / 10 for k in range(11)))
+    config.evaluate.num_samples = 256
+    config.rl.update(seeds=(0, 1, 2), num_iterations=300, num_pass_at=256)
 
 
 def micro(config):

@@ -352,4 +352,4 @@ def test_evaluate_of_the_wrong_thing_says_what_is_right(whole):
     with pytest.raises(StageError, match=r"task 'countdown'.*\n.*of another model"):
         main(other, f"--checkpoint={policy}")
     with pytest.raises(StageError, match="no complete checkpoint"):
-        main(CONFIG, f"--checkpoint={policy.parent}")
+        main(CONFIG, f"--checkpoint={whole.workdir}")
