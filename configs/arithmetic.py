@@ -22,13 +22,15 @@ def tiny(config):
     config.task.arithmetic.num_digits = 5
     config.task.update(num_validation=100)
     # A habit of forgetting carries: rare success where there are many of them.
-    config.policies.base.update(num_updates=500, error_rate=0.75)
+    config.policies.base.update(num_updates=400, error_rate=0.75)
     config.policies.strong.update(num_updates=150, error_rate=0.4, learning_rate=2e-3)
-    config.provers = ("base", "base@400", "strong")
-    config.rft.update(num_updates=20, learning_rate=1e-4, checkpoint_every=10)
-    config.collect.update(num_problems=500, num_heldout_problems=64)
-    config.collect.hard.update(num_problems=128, num_completions=1)
-    config.verifier.update(batch_size=64, num_updates=200, hard_updates=150)
+    config.provers = ("base", "base@250", "strong")
+    config.rft.update(num_updates=10, learning_rate=3e-5, checkpoint_every=5)
+    # Coverage before accuracy of labels, at a small budget (paper, Fig. 6b).
+    config.collect.update(num_problems=1_500, num_heldout_problems=128)
+    config.collect.update(num_completions=1, shard_size=128)
+    config.collect.hard.update(num_problems=256, width=16, num_completions=1)
+    config.verifier.update(num_updates=200, hard_updates=200)
     config.verifier.variants = {"main": {}}
     config.search.update(widths=(1, 2, 4, 16), sweep_widths=(4,))
     config.search.update(alpha_width=4, alpha_grid=(0.0, 0.25, 0.5, 0.75, 1.0))

@@ -168,10 +168,8 @@ def verifier():
         "labels": "every_token",  # "every_token" or "step_ends" (P)
         "num_updates": 400,  # P: 20,000
         "learning_rate": 1e-3,  # peak. P: 5e-7
-        # With collect.hard: updates after the second round, from the first verifier on,
-        # and the share of a batch that comes from that round.
-        "hard_updates": 200,
-        "hard_share": 0.5,
+        "hard_updates": 200,  # with collect.hard: more updates, after the second round
+        "hard_share": 0.5,  # of a batch of those, from the second round
         "class_balanced": True,  # equal mass on Q-hat < 0.5 and >= 0.5 (P)
         "checkpoint_every": 100,  # updates
         # Further jobs "verifier.<name>", each with these fields changed; "main" is

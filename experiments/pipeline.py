@@ -166,18 +166,18 @@ def verifier_jobs(config, policies, collect):
     variants = section.pop("variants")
     hard_updates = section.pop("hard_updates")
     inputs = {"base": policies[config.base], "collect": collect}
+    has_hard = bool(config.collect.hard.num_problems)
     jobs = {}
     for name, changes in variants.items():
         settings = verifier_settings(config, "prefixes", merge(section, changes, name))
-        jobs[name] = make_job("verifier", f"verifier.{name}", settings, inputs)
-    if not config.collect.hard.num_problems:
+        label = f"verifier.{name}.first" if has_hard else f"verifier.{name}"
+        jobs[name] = make_job("verifier", label, settings, inputs)
+    if not has_hard:
         return jobs, None
     hard = hard_job(config, policies, jobs["main"])
     for name, first in jobs.items():
-        settings = first.settings | {
-            "verifier": first.settings["verifier"] | {"num_updates": hard_updates}
-        }
-        first = make_job("verifier", f"verifier.{name}.first", first.settings, inputs)
+        section = first.settings["verifier"] | {"num_updates": hard_updates}
+        settings = first.settings | {"verifier": section}
         more = {"hard": hard, "init": first}
         jobs[name] = make_job("verifier", f"verifier.{name}", settings, inputs | more)
     return jobs, hard

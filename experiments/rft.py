@@ -34,8 +34,8 @@ def run(job, workspace):
 
 
 def correct_traces(records, split):
-    """The traces of the base alone that end in the right answer (paper, App. E)."""
-    own = (records["source"] == 0) & (records["reward"] > 0)
+    """The seed traces that end in the right answer (paper, App. E)."""
+    own = (records["branch"] < 0) & (records["reward"] > 0)
     if not own.any():
         raise StageError(
             f"none of the base policy's {split} traces is correct, so there is nothing "

@@ -42,9 +42,8 @@ def load(*overrides):
 def test_config_loads_plans_and_makes_its_task(spec):
     config = cli.load_config(spec)
     jobs = plan(config)
-    assert {"sft", "collect", "rft", "verifier", "search", "rl", "report"} == {
-        job.stage for job in jobs
-    }
+    stages = {"sft", "collect", "rft", "verifier", "search", "evaluate", "rl", "report"}
+    assert {job.stage for job in jobs} == stages
     assert len({job.name for job in jobs}) == len(jobs)
     make_task(config.task.name, **config.task[config.task.name])
 
@@ -86,7 +85,7 @@ def test_overrides_of_each_type():
     [
         ("--config.search.alhpa=1", ["did you mean config.search.alpha", "widths"]),
         ("--config.serach.alpha=1", ["did you mean config.search", "verifier"]),
-        ("--config.num_completions=1", ["did you mean config.collect.num_compl"]),
+        ("--config.num_pit_completions=1", ["did you mean config.collect.num_pit"]),
         ("--config.model.depth.deeper=1", ["no field config.model.depth"]),
         ("--config.model=1", ["is a section", "num_heads"]),
         ("--config.rl.alpha=big", ["config.rl.alpha is a float", "'big' is a str"]),
