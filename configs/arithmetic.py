@@ -35,8 +35,8 @@ def tiny(config):
     config.search.update(widths=(1, 2, 4, 16), sweep_widths=(4,))
     config.search.update(alpha_width=4, alpha_grid=(0.0, 0.25, 0.5, 0.75, 1.0))
     config.evaluate.num_samples = 64
-    config.rl.update(seeds=(0,), num_iterations=150, batch_size=16, num_samples=1)
-    config.rl.update(evaluate_every=15, num_pass_at=64)
+    config.rl.update(seeds=(0,), num_iterations=100, batch_size=16, num_samples=1)
+    config.rl.update(learning_rate=1e-4, num_pass_at=64)
 
 
 def small(config):
