@@ -23,7 +23,7 @@ from experiments import cli
 from experiments.pipeline import plan
 from experiments.reporting import summary as reporting_summary
 from experiments.stages import StageError, Workspace, read_record, with_inputs
-from pavjax.runtime import hardware
+from pavjax.runtime import hardware, sharding
 from pavjax.runtime.atomic import storage_error, write_json_atomic
 from pavjax.runtime.progress import clock
 
@@ -51,9 +51,29 @@ def run(argv, stage=None):
         return
     cli.prepare(options.workdir)
     check_inputs(jobs, options)
+    check_batches(jobs, options.config.mesh)
     run_jobs(jobs, options.workdir, execution_of(options.config))
     write_latest(jobs, options.workdir)
     print(summary(jobs, options.workdir))
+
+
+def check_batches(jobs, mesh):
+    """StageError, before any work, if a job's batch does not divide over the mesh."""
+    shape = sharding.make_mesh(**mesh).shape
+    parts = shape["data"] * shape["fsdp"]
+    for job in jobs:
+        section = job.settings.get(job.stage, {})
+        if "batch_size" not in section or "schedule" not in section:
+            continue  # it does not train
+        name, rows = f"{job.stage}.batch_size", section["batch_size"]
+        if "num_samples" in section:
+            name, rows = f"{name} * num_samples", rows * section["num_samples"]
+        if rows % parts:
+            raise StageError(
+                f"{name} = {rows} must be divisible by mesh data x fsdp = "
+                f"{shape['data']} x {shape['fsdp']} = {parts}; "
+                f"set {job.stage}.batch_size so that it is"
+            )
 
 
 def execution_of(config):

@@ -287,5 +287,7 @@ def test_the_habit_of_forgetting_carries_spoils_exactly_the_columns_with_a_carry
 
 
 def test_an_unknown_kind_of_mistake_is_refused():
-    with pytest.raises(ValueError, match="mistakes='signs' must be one of sums, carries"):
+    with pytest.raises(
+        ValueError, match="mistakes='signs' must be one of sums, carries"
+    ):
         make_task("arithmetic", mistakes="signs")

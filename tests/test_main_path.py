@@ -285,7 +285,7 @@ def test_a_stage_whose_input_was_cut_short_names_it_and_the_command(copy):
 @pytest.mark.slow
 def test_a_batch_that_does_not_fit_the_mesh_names_the_field(tmp_path):
     """Here are eight devices."""
-    with pytest.raises(StageError, match=r"sft\.batch_size=30 must be divisible by"):
+    with pytest.raises(StageError, match=r"sft\.batch_size = 30 must be divisible by"):
         run_stage("sft", f"--workdir={tmp_path}", "--config.sft.batch_size=30")
 
 
