@@ -102,25 +102,13 @@ class Searcher:
         claimed (the verifier's value of the chosen trace), tokens, written [B H],
         prompt_len; chosen_tokens [B T], chosen_length.
         """
-        rule = {name: jnp.asarray(value) for name, value in rule.items()}
-        rows_of_one = width * self.section["candidates"]
-        size = max(1, min(self.section["rows_per_batch"] // rows_of_one, 128))
-        size = min(size, len(problems.ids))
         parts = []
-        for index, real in building.batches(len(problems.ids), size):
-            rows = problems.rows(index)
-            tokens, length, values, written = jax.device_get(
-                self._search(
-                    *(self.base.params, self.judge.params),
-                    *(jax.random.fold_in(key, index[0]), rows.tokens, rows.prompt_len),
-                    rule,
-                    width=width,
-                )
-            )
+        for rows, real, found in self._searched(problems, key, width, rule):
+            tokens, length, values, written = found
             reward = self._grade(rows, tokens, length)
             # The paper's rule: the final candidate is the one of highest Q^pi.
             best = values[..., 0].argmax(axis=1)
-            every = np.arange(size)
+            every = np.arange(len(best))
             found = {
                 "correct": reward[every, best],
                 "solved": reward.max(axis=1),
@@ -132,32 +120,36 @@ class Searcher:
             }
             parts.append({name: array[:real] for name, array in found.items()})
             if progress:
-                progress(index[0] + real)
+                progress(sum(len(part["correct"]) for part in parts))
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
     def final_beams(self, problems, key, width):
         """All final beams of a search by Q^pi, the best first: tokens [B W T] within a
         trace's bounds, length [B W]."""
-        rule = {"prover": jnp.asarray(0), "k": jnp.asarray(1.0)}
-        rule["alpha"] = jnp.asarray(0.0)
+        rule = {"prover": 0, "k": 1.0, "alpha": 0.0}
         longest = self.task.max_prompt_len + self.task.max_response_len
-        size = max(
-            1, self.section["rows_per_batch"] // (width * self.section["candidates"])
-        )
         parts = []
-        for index, real in building.batches(len(problems.ids), size):
-            rows = problems.rows(index)
-            tokens, length, _, _ = jax.device_get(
-                self._search(
-                    *(self.base.params, self.judge.params),
-                    *(jax.random.fold_in(key, index[0]), rows.tokens, rows.prompt_len),
-                    rule,
-                    width=width,
-                )
-            )
+        for _, real, found in self._searched(problems, key, width, rule):
+            tokens, length = found[:2]
             tokens = tokens[:real, :, :longest]
             parts.append((tokens, np.minimum(length[:real], longest)))
         return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+
+    def _searched(self, problems, key, width, rule):
+        """Search batch by batch: yields (rows, number of real ones, results)."""
+        rule = {name: jnp.asarray(value) for name, value in rule.items()}
+        rows_of_one = width * self.section["candidates"]
+        size = max(1, min(self.section["rows_per_batch"] // rows_of_one, 128))
+        size = min(size, len(problems.ids))
+        for index, real in building.batches(len(problems.ids), size):
+            rows = problems.rows(index)
+            batch_key = jax.random.fold_in(key, index[0])
+            found = self._search(
+                *(self.base.params, self.judge.params, batch_key),
+                *(rows.tokens, rows.prompt_len, rule),
+                width=width,
+            )
+            yield rows, real, jax.device_get(found)
 
     def _grade(self, rows, tokens, length):
         shape = length.shape
