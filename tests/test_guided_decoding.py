@@ -72,7 +72,7 @@ def make(head):
 
 def read_at_once(head, beams):
     """The verifier's full forward pass on the returned traces: logits [B*W T P],
-    step_ids, prompt_len, is malformed [B*W]."""
+    step_ids, prompt_len, is hopeless [B*W]: malformed, or unfinished at the end."""
     verifier, params, _ = make(head)
     tokens = np.asarray(beams.tokens).reshape(-1, beams.tokens.shape[-1])
     length = np.asarray(beams.length).ravel()
@@ -85,7 +85,7 @@ def read_at_once(head, beams):
         max_steps=LIMITS.max_steps,
     )
     last = tokens[np.arange(len(tokens)), length - 1]
-    return logits, step_ids, prompt_len, (last != END) & (last != NEWLINE)
+    return logits, step_ids, prompt_len, last != END
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -94,18 +94,18 @@ def test_values_and_scores_are_those_of_a_full_reading_of_the_returned_traces(he
     kinds = set()
     for seed in range(3):
         beams, values, written = search(jax.random.key(seed), 1, 4, 0.5)
-        logits, step_ids, prompt_len, malformed = read_at_once(head, beams)
+        logits, step_ids, prompt_len, hopeless = read_at_once(head, beams)
         prefix_values = np.asarray(
             pav.prefix_values(logits, step_ids, prompt_len, num_prefixes=4)
         )
         num_steps = np.asarray(arrays.num_steps(step_ids))
         rows = np.arange(len(num_steps))
         after, before = (prefix_values[rows, num_steps - i] for i in (0, 1))
-        expected = np.where(malformed[:, None], 0, after)
+        expected = np.where(hopeless[:, None], 0, after)
         np.testing.assert_allclose(values.reshape(expected.shape), expected, **CLOSE)
         # Q^pi + 0.5 [(1 - (1 - V')^4) - (1 - (1 - V)^4)] of the last step, by hand
         score = after[:, 0] + 0.5 * ((1 - before[:, 1]) ** 4 - (1 - after[:, 1]) ** 4)
-        score = np.where(malformed, -np.inf, score)
+        score = np.where(hopeless, -np.inf, score)
         np.testing.assert_allclose(beams.score.ravel(), score, **CLOSE)
         np.testing.assert_array_equal(-beams.score, np.sort(-beams.score, axis=1))
         done = np.asarray(beams.done).ravel()
