@@ -155,6 +155,9 @@ def collect():
         "hard": {
             "num_problems": 0,  # of the train split; 0 = no second round
             "width": 8,  # beams of that search
+            "candidates": 3,  # next steps drawn per beam
+            "distinct": True,  # different texts first: many kinds of errors
+            "rows_per_batch": 1_536,  # beams x candidates decoded at once
             "num_traces": 4,  # best-scored traces per problem that are labelled
             "num_completions": 2,  # per prefix and prover
         },

@@ -20,8 +20,9 @@ class Collector:
         self.costs = costs
         self.searcher = None
         if judge:
-            search = {"candidates": 3, "distinct": True, "temperature": 1.0}
-            search |= {"rows_per_batch": 1_536}
+            names = ("candidates", "distinct", "rows_per_batch")
+            search = {name: section["hard"][name] for name in names}
+            search["temperature"] = section["temperature"]
             self.searcher = Searcher(task, provers[0], judge, judge, search)
         self.num_prefixes = task.max_steps + 1
         base = provers[0]
@@ -46,7 +47,6 @@ class Collector:
         seed_key, first_key, second_key = jax.random.split(key, 3)
         draw_seeds = self._searched_seeds if self.searcher else self._sampled_seeds
         seeds = draw_seeds(problems, seed_key)
-        self._charge(self.provers[0], seeds["length"], seeds["prompt_len"])
         num_completions = self.section["num_completions"]
         kept = self._label(problems, seeds, first_key, num_completions)
         if self.section["allocation"] == "first_pit" and split == "train":
@@ -71,14 +71,18 @@ class Collector:
         rollouts, _ = building.grade(
             self.task, problems.problems, jax.device_get(rollouts)
         )
-        return self._seed_records(problems, building.flatten(rollouts), branch=-1)
+        flat = building.flatten(rollouts)
+        self._charge(self.provers[0], flat.length, flat.prompt_len)
+        return self._seed_records(problems, flat, branch=-1)
 
     def _searched_seeds(self, problems, key):
         """The traces that a search likes best. They were selected, so that their own
         outcome says nothing of their prefixes, which only fresh completions label
         (branch: past the last step)."""
         hard = self.section["hard"]
-        tokens, length = self.searcher.final_beams(problems, key, hard["width"])
+        width = hard["width"]
+        tokens, length, written = self.searcher.final_beams(problems, key, width)
+        self._charge_search(problems, written, width)
         tokens, length = (x[:, : hard["num_traces"]] for x in (tokens, length))
         prompt_len = np.repeat(problems.prompt_len[:, None], tokens.shape[1], axis=1)
         step_ids = building.step_ids(self.task, tokens, prompt_len, length)
@@ -240,6 +244,16 @@ class Collector:
             records[name] = np.where(is_closed, final[..., None], counts).astype(
                 np.int32
             )
+
+    def _charge_search(self, problems, written, width):
+        """Account for a search in which `written` [B H] tokens were drawn and read."""
+        found = {"prompt_len": problems.prompt_len, "written": written}
+        total = int(written.sum())
+        self.costs.add(
+            tokens_generated=total,
+            tokens_scored=total,
+            flops=self.searcher.beam_flops(found, width) * len(written),
+        )
 
     def _charge(self, model, stop, start):
         """Account for completions that took traces from `start` to `stop` tokens."""

@@ -125,14 +125,14 @@ class Searcher:
 
     def final_beams(self, problems, key, width):
         """All final beams of a search by Q^pi, the best first: tokens [B W T] within a
-        trace's bounds, length [B W]."""
+        trace's bounds, length [B W]; and how much was written in all, [B H]."""
         rule = {"prover": 0, "k": 1.0, "alpha": 0.0}
         longest = self.task.max_prompt_len + self.task.max_response_len
         parts = []
         for _, real, found in self._searched(problems, key, width, rule):
-            tokens, length = found[:2]
-            tokens = tokens[:real, :, :longest]
-            parts.append((tokens, np.minimum(length[:real], longest)))
+            tokens, length, _, written = (array[:real] for array in found)
+            tokens, length = tokens[:, :, :longest], np.minimum(length, longest)
+            parts.append((tokens, length, written))
         return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
     def _searched(self, problems, key, width, rule):
