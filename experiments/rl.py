@@ -65,10 +65,10 @@ def run(job, workspace):
     optimizer = optimizer_of(section)
 
     def init_state(policy_params):
-        baseline = rl.init_baseline(policy_params, start.config["width"])
         params = {"policy": policy_params}
         if section["baseline"] == "value":
-            params["baseline"] = baseline
+            width = start.config["width"]
+            params["baseline"] = rl.init_baseline(policy_params, width)
         return train.init_state(params, optimizer)
 
     state = fitting.fit(

@@ -44,7 +44,7 @@ def iteration(state, key, prompts, *, sample_fn, grade_fn, credit_fn, update_fn)
     return state, {**graded, **metrics}
 
 
-def step_values(verifier, params, tokens, step_ids, prompt_len, *, num_prefixes):
+def trace_values(verifier, params, tokens, step_ids, prompt_len, *, num_prefixes):
     """V^mu of every prefix of traces [B T]: [B S P]."""
     logits = verifier.logits(params, tokens, prompt_len)
     return pav.prefix_values(logits, step_ids, prompt_len, num_prefixes=num_prefixes)
@@ -87,7 +87,7 @@ def make_credit_fn(verifier, rule, *, num_prefixes, baseline):
         step_ids = rollouts.step_ids.reshape(tokens.shape)
         num_steps = arrays.num_steps(step_ids)
         if rule.alpha:
-            values = step_values(
+            values = trace_values(
                 *(verifier, verifier_params, tokens, step_ids),
                 rollouts.prompt_len.reshape(-1),
                 num_prefixes=num_prefixes,
@@ -134,8 +134,8 @@ def baseline_values(policy, params, tokens):
 def make_loss(policy, *, kl_weight, learned_baseline):
     """-> loss_fn(params, batch): REINFORCE, KL to the initial policy, baseline fit.
 
-    params: {"policy", "baseline"}; batch: what `credit_fn` returns and "initial", the
-    log-probs [B T V] of the initial policy. No gradient flows through credits or
+    params: {"policy", "baseline"}; batch: what `credit_fn` returns and, of the initial
+    policy on the same tokens, "initial_logits" [B T V]. No gradient flows through credits or
     baseline into the policy, and none from the baseline's loss into the policy.
     """
 
