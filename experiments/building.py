@@ -59,7 +59,8 @@ def task_of(settings):
 
 def problem_set(task, settings, split, count):
     """The first `count` problems of a split; which are in it a hash decides."""
-    ids = data.problem_ids(task, split, count, settings["split_parts"])
+    parts, salt = settings["split_parts"], settings["split_salt"]
+    ids = data.problem_ids(task, split, count, parts, salt)
     problems = [task.problem(index) for index in ids]
     return ProblemSet(ids, problems, *encoding.encode_prompts(task, problems))
 

@@ -265,6 +265,7 @@ def task_settings(config, *counts):
         "name": name,
         "options": config.task[name].to_dict(),
         "split_parts": config.task.split_parts,
+        "split_salt": config.task.split_salt,
         **{count: config.task[count] for count in counts},
     }
 
