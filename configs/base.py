@@ -225,6 +225,9 @@ def rl():
         "best_of": 4,  # K: the prover is best-of-K of the policy above; 1 = itself
         "credit": "advantage",  # "advantage" (P), or "value": Q^mu, a cautionary tale
         "credit_clip": 0.0,  # bound on |A^mu|; 0 = none
+        # Of the verifier, which then goes on learning from the outcomes of the run's
+        # own traces and follows the policy; 0 = it is fixed (P).
+        "refresh_learning_rate": 0.0,
         "baseline": "value",  # "value" (P), "leave_one_out" or "none"
         "learning_rate": 3e-4,  # peak. P: 1e-7
         "value_learning_rate": 1e-3,  # of the baseline. P: not given

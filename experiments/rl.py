@@ -8,6 +8,8 @@ One job is one method and one seed. alpha = 0 is ORM-RL; "pav_base" uses A^pi of
 base itself and "q_value" Q^mu instead of A^mu: both are there to fail.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,7 +51,7 @@ def run(job, workspace):
 
     sampler = building.make_sampler(task, start.policy, section["num_test_samples"])
 
-    value_error = make_value_error(task, start.policy, base, judge, problems["train"])
+    value_error = make_value_error(task, start.policy, judge, problems["train"])
 
     def validate(state, step):
         policy = building.Model(
@@ -59,22 +61,31 @@ def run(job, workspace):
             *(task, policy, sampler, problems["test"], keys["test"]),
             batch_size=section["rows_per_batch"] // section["num_test_samples"],
         )
-        error = value_error(policy.params, jax.random.fold_in(keys["test"], step))
+        error = value_error(
+            policy.params,
+            policy.params if is_refreshed(section) else base.params,
+            state.params.get("verifier", judge.params),
+            jax.random.fold_in(keys["test"], step),
+        )
         return {"test_accuracy": float(rewards.mean()), "verifier_error": error}
 
     optimizer = optimizer_of(section)
 
-    def init_state(policy_params):
+    def init_state(policy_params, verifier_params):
         params = {"policy": policy_params}
         if section["baseline"] == "value":
             width = start.config["width"]
             params["baseline"] = rl.init_baseline(policy_params, width)
+        if is_refreshed(section):
+            params["verifier"] = verifier_params
         return train.init_state(params, optimizer)
 
     state = fitting.fit(
         workspace,
         sharding.born_sharded(
-            init_state, jax.device_get(start.params), mesh=workspace.mesh
+            init_state,
+            *jax.device_get((start.params, judge.params)),
+            mesh=workspace.mesh,
         ),
         step_fn,
         num_steps=section["num_iterations"],
@@ -103,23 +114,33 @@ def gate_of(workspace, section, provers):
     return {"passed": passed, "auc": auc, "threshold": section["min_verifier_auc"]}
 
 
+def is_refreshed(section):
+    """Does the verifier go on learning? Outcome RL does not read it."""
+    return bool(section["alpha"] and section["refresh_learning_rate"])
+
+
 def optimizer_of(section):
-    options = {"num_updates": section["num_iterations"]}
-    policy = building.optimizer_of(section, **options)
-    if section["baseline"] != "value":
-        return make_partitioned({"policy": policy})
-    rate = {"learning_rate": section["value_learning_rate"]}
-    baseline = building.optimizer_of(section | rate, **options)
-    return make_partitioned({"policy": policy, "baseline": baseline})
+    rates = {"policy": section["learning_rate"]}
+    if section["baseline"] == "value":
+        rates["baseline"] = section["value_learning_rate"]
+    if is_refreshed(section):
+        rates["verifier"] = section["refresh_learning_rate"]
+    parts = {
+        name: building.optimizer_of(
+            section | {"learning_rate": rate}, section["num_iterations"]
+        )
+        for name, rate in rates.items()
+    }
+    return make_partitioned(parts, frozen=("reference",))
 
 
 def make_step(workspace, task, start, judge, problems, section, keys):
     """step_fn(state, step) -> (state, metrics): one iteration of RL."""
     policy, mesh = start.policy, workspace.mesh
-    provers = judge.provers
+    prover = judge.provers.index(section["prover"] or judge.provers[0])
     rule = rl.CreditRule(
         alpha=section["alpha"],
-        prover=provers.index(section["prover"] or provers[0]),
+        prover=prover,
         k=float(section["best_of"]),
         credit=section["credit"],
         clip=section["credit_clip"],
@@ -133,10 +154,14 @@ def make_step(workspace, task, start, judge, problems, section, keys):
         )
     )
     initial_logits = jax.jit(policy.logits)
+    refresh_fn = None
+    if is_refreshed(section):
+        refresh_fn = functools.partial(rl.refresh_loss, judge.verifier, prover=prover)
     loss_fn = rl.make_loss(
         policy,
         kl_weight=section["kl_weight"],
         learned_baseline=section["baseline"] == "value",
+        refresh_fn=refresh_fn,
     )
     optimizer = optimizer_of(section)
     update = jax.jit(
@@ -159,8 +184,9 @@ def make_step(workspace, task, start, judge, problems, section, keys):
         charge(workspace.costs, start, judge, section, building.flatten(graded))
         return graded, metrics
 
-    def with_initial(rollouts):
-        batch = credit_fn(judge.params, jax.tree.map(jnp.asarray, rollouts))
+    def with_initial(params, rollouts):
+        verifier_params = params.get("verifier", judge.params)
+        batch = credit_fn(verifier_params, jax.tree.map(jnp.asarray, rollouts))
         batch["initial_logits"] = initial_logits(start.params, batch["tokens"])
         return sharding.put_batch(batch, mesh, "rl.batch_size * rl.num_samples")
 
@@ -182,7 +208,7 @@ def charge(costs, start, judge, section, flat):
     length = flat.length
     response = int(np.sum(length - flat.prompt_len))
     forward = np.sum(evaluate.sequence_flops(start.size, length))
-    networks = 2 if section["baseline"] == "value" else 1
+    networks = 1 + (section["baseline"] == "value") + is_refreshed(section)
     readers = 1 + judge.reads_reference if section["alpha"] else 0
     costs.add(
         tokens_generated=response,

@@ -23,19 +23,19 @@ def trace_metrics(task, rollouts, responses):
     }
 
 
-def make_value_error(
-    task, policy, base, judge, problems, *, num_problems=16, num_samples=8
-):
-    """-> value_error(policy_params, key): how far the verifier's Q^pi of the base is
-    from fresh Monte-Carlo estimates of it, on prefixes that the *current* policy
-    writes: root mean square error, the binomial noise of the estimates taken off.
+def make_value_error(task, policy, judge, problems, *, num_problems=16, num_samples=8):
+    """-> value_error(policy_params, prover_params, verifier_params, key): how far the
+    verifier's first column is from fresh Monte-Carlo estimates of the prover's values,
+    on prefixes that the *current* policy writes: root mean square error, the binomial
+    noise of the estimates taken off. The prover is the base, or, of a verifier that is
+    refreshed, the current policy.
 
     A fixed verifier is queried ever further from what it was trained on as the policy
     moves; this is the number that shows it.
     """
     rows = problems.rows(np.arange(num_problems) % len(problems.ids))
     sampler = building.make_sampler(task, policy, 1)
-    brancher = building.make_brancher(task, base.policy)
+    brancher = building.make_brancher(task, policy)
 
     @jax.jit
     def judged(params, traces):
@@ -45,14 +45,14 @@ def make_value_error(
         values = pav.prefix_values(logits, *steps, **options)[..., 0]
         return values, *labels.branch_points(*steps, **options)
 
-    def value_error(policy_params, key):
+    def value_error(policy_params, prover_params, verifier_params, key):
         draw_key, branch_key = jax.random.split(key)
         traces = building.flatten(
             sampler(policy_params, draw_key, rows.tokens, rows.prompt_len)
         )
-        values, prefix_len, is_open = jax.device_get(judged(judge.params, traces))
+        values, prefix_len, is_open = jax.device_get(judged(verifier_params, traces))
         rewards = complete(
-            *(task, functools.partial(brancher, base.params, branch_key)),
+            *(task, functools.partial(brancher, prover_params, branch_key)),
             *(rows.problems, traces.tokens, prefix_len, is_open, num_samples),
         )
         estimate = rewards.mean(-1)

@@ -34,12 +34,12 @@ def iteration(state, key, prompts, *, sample_fn, grade_fn, credit_fn, update_fn)
 
     prompts: whatever identifies the problems. sample_fn(params, key, prompts) ->
     Rollouts [B N ...]; grade_fn(prompts, rollouts) -> (rollouts with reward, metrics)
-    on the host; credit_fn(rollouts) -> per-token credits and baselines of it;
+    on the host; credit_fn(params, rollouts) -> per-token credits and baselines of it;
     update_fn(state, batch) -> (state, metrics).
     """
     rollouts = sample_fn(state.params, key, prompts)
     rollouts, graded = grade_fn(prompts, rollouts)
-    batch = credit_fn(rollouts)
+    batch = credit_fn(state.params, rollouts)
     state, metrics = update_fn(state, batch)
     return state, {**graded, **metrics}
 
@@ -76,7 +76,8 @@ def make_credit_fn(verifier, rule, *, num_prefixes, baseline):
     """-> credit_fn(verifier_params, rollouts [B N ...]) -> training batch [B * N ...]:
 
     tokens, step_ids, credits [T] per token and baseline [T] (0 for "value": the
-    learned one is computed with the loss). With alpha = 0 the verifier is not read.
+    learned one is computed with the loss), process [T], and per trace prompt_len and
+    reward. With alpha = 0 the verifier is not read.
     """
     if baseline not in BASELINES:
         raise ValueError(f"rl.baseline={baseline!r}: choose one of {BASELINES}")
@@ -85,19 +86,18 @@ def make_credit_fn(verifier, rule, *, num_prefixes, baseline):
         shape = rollouts.length.shape
         tokens = rollouts.tokens.reshape(-1, rollouts.tokens.shape[-1])
         step_ids = rollouts.step_ids.reshape(tokens.shape)
+        prompt_len = rollouts.prompt_len.reshape(-1)
+        reward = rollouts.reward.reshape(-1)
         num_steps = arrays.num_steps(step_ids)
         if rule.alpha:
             values = trace_values(
-                *(verifier, verifier_params, tokens, step_ids),
-                rollouts.prompt_len.reshape(-1),
+                *(verifier, verifier_params, tokens, step_ids, prompt_len),
                 num_prefixes=num_prefixes,
             )
             process = process_rewards(values, num_steps, rule)
         else:
             process = jnp.zeros((len(tokens), num_prefixes - 1))
-        credits = pav.step_credits(
-            rollouts.reward.reshape(-1), process, alpha=rule.alpha
-        )
+        credits = pav.step_credits(reward, process, alpha=rule.alpha)
         expected = jnp.zeros_like(credits)
         if baseline == "leave_one_out":
             steps = arrays.last_axis_index(num_prefixes - 1, 2)
@@ -110,6 +110,8 @@ def make_credit_fn(verifier, rule, *, num_prefixes, baseline):
             "credits": arrays.steps_to_tokens(credits, step_ids),
             "baseline": arrays.steps_to_tokens(expected, step_ids),
             "process": arrays.steps_to_tokens(process, step_ids),
+            "prompt_len": prompt_len,
+            "reward": reward,
         }
 
     return credit_fn
@@ -131,12 +133,30 @@ def baseline_values(policy, params, tokens):
     return jnp.pad(values[:, :-1], ((0, 0), (1, 0)))
 
 
-def make_loss(policy, *, kl_weight, learned_baseline):
+def refresh_loss(verifier, params, batch, prover):
+    """Cross-entropy of column `prover` with the outcomes of the current policy's own
+    traces, at every prefix they have (every token ends one).
+
+    They are completions by the current policy, so that the column comes to mean
+    V^{pi_t}, the prover BoK(pi_t), and the verifier unlearns what the policy has found
+    to exploit in it. The paper's verifier is fixed.
+    """
+    logits = verifier.logits(params, batch["tokens"], batch["prompt_len"])[..., prover]
+    position = arrays.last_axis_index(logits.shape[-1], 2)
+    is_root = position == batch["prompt_len"][:, None] - 1
+    attempts = arrays.response_mask(batch["step_ids"]) | is_root
+    successes = attempts * batch["reward"][:, None]
+    return losses.prefix_value_loss(logits, successes, attempts)
+
+
+def make_loss(policy, *, kl_weight, learned_baseline, refresh_fn=None):
     """-> loss_fn(params, batch): REINFORCE, KL to the initial policy, baseline fit.
 
-    params: {"policy", "baseline"}; batch: what `credit_fn` returns and, of the initial
-    policy on the same tokens, "initial_logits" [B T V]. No gradient flows through credits or
-    baseline into the policy, and none from the baseline's loss into the policy.
+    params: {"policy", "baseline", "verifier"}, the latter two if they are learned;
+    batch: what `credit_fn` returns and, of the initial policy on the same tokens,
+    "initial_logits" [B T V]. refresh_fn(verifier params, batch) -> loss of the
+    verifier. Each part learns from its own term: no gradient flows through credits or
+    baseline into the policy.
     """
 
     def loss_fn(params, batch):
@@ -154,7 +174,11 @@ def make_loss(policy, *, kl_weight, learned_baseline):
         )
         entropy = arrays.masked_mean(losses.token_entropy(logits), mask)
         total = reinforce + kl_weight * kl + fit
-        metrics = {
+        metrics = {}
+        if refresh_fn:
+            metrics["verifier_loss"] = refresh_fn(params["verifier"], batch)
+            total += metrics["verifier_loss"]
+        metrics |= {
             "kl": kl,
             "entropy": entropy,
             "baseline_error": fit,

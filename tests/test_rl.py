@@ -275,6 +275,48 @@ def test_no_gradient_reaches_the_verifier_through_the_credits():
     np.testing.assert_array_equal(jit(jax.grad(loss))(jnp.asarray(VALUES)), 0)
 
 
+def test_a_refreshed_verifier_learns_the_outcome_at_every_prefix_of_each_trace():
+    """By hand: cross-entropy with the trace's outcome, from the last token of the
+    prompt to the last of the trace, in the one column; no other column moves."""
+    batch, column = credits_of(), 1
+    loss, grads = jit(
+        jax.value_and_grad(
+            lambda table: rl.refresh_loss(VERIFIER, table, batch, prover=column)
+        )
+    )(jnp.asarray(VALUES))
+    total, count = 0.0, 0
+    tokens = np.asarray(ROLLOUTS.tokens)
+    for b, n in np.ndindex(B, N):
+        for t in range(PROMPT_LEN[b, n] - 1, LENGTH[b, n]):
+            value = VALUES[tokens[b, n, t], t, column]
+            total -= np.log(value if REWARD[b, n] else 1 - value)
+            count += 1
+    np.testing.assert_allclose(loss, total / count, rtol=1e-5)
+    assert np.any(grads[..., column]) and not np.any(grads[..., 0])
+
+
+def test_policy_and_refreshed_verifier_do_not_learn_from_each_other():
+    batch, params = network_batch(), actor()
+    verifier = make_verifier(POLICY, head="log_ratio", num_provers=1, width=16)
+    judge = verifier.init(KEY, random_params(POLICY.init, KEY, seed=4))
+    refresh = functools.partial(rl.refresh_loss, verifier, prover=0)
+    options = {"kl_weight": 0.1, "learned_baseline": True}
+    with_verifier = rl.make_loss(POLICY, **options, refresh_fn=refresh)
+    without = rl.make_loss(POLICY, **options)
+    grads = jit(jax.grad(lambda p: with_verifier(p, batch)[0]))(
+        {**params, "verifier": judge}
+    )
+    alone = jit(jax.grad(lambda p: without(p, batch)[0]))(params)
+    own = jit(jax.grad(lambda p: refresh(p, batch)))(judge)
+    # float32: two programs for the same sums
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        grads,
+        {**alone, "verifier": own},
+    )
+    assert not any(map(np.any, jax.tree.leaves(own["reference"])))
+
+
 def test_the_baseline_speaks_of_the_state_before_each_token():
     """So it may not see the token itself, nor what follows."""
     params = actor()["baseline"]
@@ -342,7 +384,7 @@ def test_an_iteration_samples_grades_credits_and_updates_in_this_order():
     assert calls == [
         ("sample", ("params", "key", "prompts")),
         ("grade", ("prompts", "rollouts")),
-        ("credit", ("graded",)),
+        ("credit", ("params", "graded")),
         ("update", (state, "batch")),
     ]
     assert new_state == "new state"
@@ -376,7 +418,7 @@ def test_a_softmax_table_learns_the_rewarded_token():
     sampler = jit(sample)
     credit_fn = jit(credit_fn)
 
-    def batch_of(rollouts):
+    def batch_of(params, rollouts):
         batch = credit_fn(None, rollouts)
         return batch | {"initial_logits": jnp.zeros((32, 2, VOCAB))}
 

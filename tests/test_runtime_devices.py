@@ -159,6 +159,41 @@ def test_clipping_is_by_the_global_norm():
     np.testing.assert_allclose(clipped, expected, rtol=1e-4)
 
 
+def test_parts_have_their_own_rates_and_frozen_entries_stay():
+    """Adam's first step is the learning rate, whatever the gradient: weight decay
+    would show on a frozen entry even where its gradient is 0."""
+    fields = {
+        "num_updates": 100,
+        "warmup_fraction": 0.0,
+        "schedule": "constant",
+        "weight_decay": 0.5,
+        "grad_clip": 1.0,
+    }
+    made = optimizer.make_partitioned(
+        {
+            "policy": optimizer.make_optimizer(0.1, **fields),
+            "verifier": optimizer.make_optimizer(0.3, **fields),
+        },
+        frozen=("reference",),
+    )
+    params = {
+        "policy": {"w": jnp.zeros(2)},
+        "verifier": {"w": jnp.zeros(2), "reference": {"w": jnp.ones((2, 2))}},
+    }
+    grads = jax.tree.map(jnp.ones_like, params)
+    updates = made.update(grads, made.init(params), params)[0]
+    np.testing.assert_allclose(updates["policy"]["w"], -0.1, rtol=1e-4)
+    np.testing.assert_allclose(updates["verifier"]["w"], -0.3, rtol=1e-4)
+    np.testing.assert_array_equal(updates["verifier"]["reference"]["w"], 0)
+    alone = optimizer.make_partly_frozen(
+        optimizer.make_optimizer(0.3, **fields), ("reference",)
+    )
+    verifier = params["verifier"]
+    updates = alone.update(grads["verifier"], alone.init(verifier), verifier)[0]
+    np.testing.assert_allclose(updates["w"], -0.3, rtol=1e-4)
+    np.testing.assert_array_equal(updates["reference"]["w"], 0)
+
+
 # ---------------------------------------------------------------- progress
 
 

@@ -3,6 +3,8 @@
 import jax
 import optax
 
+_FROZEN = "frozen"
+
 
 def make_schedule(learning_rate, *, num_updates, warmup_fraction, schedule):
     """Learning rate by update: linear from 0 over the warm-up, then
@@ -61,17 +63,20 @@ def is_matrix(params):
     return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
 
 
-def make_partitioned(optimizers):
+def make_partitioned(optimizers, frozen=()):
     """One optimizer per top-level entry of the parameters: {"policy": ..., ...}. Each
-    clips by the norm of its own gradients."""
+    clips by the norm of its own gradients. Of a part that is itself a dict, the entries
+    named in `frozen` stay as they are."""
 
     def labels(params):
-        return {
-            name: jax.tree.map(lambda _, name=name: name, part)
-            for name, part in params.items()
-        }
+        return {name: labels_of(name, part) for name, part in params.items()}
 
-    return optax.partition(optimizers, labels)
+    def labels_of(name, part):
+        if not isinstance(part, dict):
+            return name
+        return {entry: _FROZEN if entry in frozen else name for entry in part}
+
+    return optax.partition({**optimizers, _FROZEN: optax.set_to_zero()}, labels)
 
 
 def make_partly_frozen(optimizer, frozen):
@@ -79,9 +84,6 @@ def make_partly_frozen(optimizer, frozen):
     `frozen`: no update, no weight decay, no moments, no share of the gradient norm."""
 
     def labels(params):
-        return {
-            name: jax.tree.map(lambda _, name=name: str(name in frozen), part)
-            for name, part in params.items()
-        }
+        return {name: _FROZEN if name in frozen else "trained" for name in params}
 
-    return optax.partition({"False": optimizer, "True": optax.set_to_zero()}, labels)
+    return optax.partition({"trained": optimizer, _FROZEN: optax.set_to_zero()}, labels)
