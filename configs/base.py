@@ -152,11 +152,12 @@ def collect():
         "temperature": 1.0,  # P: not given
         "batch_size": 32,  # traces whose prefixes are completed at once
         "shard_size": 64,  # problems per shard; a killed run redoes one shard at most
-        # A second round, on other problems: the traces that a beam search with a first
-        # verifier likes best are labelled like seed traces. It finds the errors that
-        # the verifier does not see. P: no such round.
+        # Further rounds, each on other problems: the traces that a beam search with the
+        # verifier so far likes best are labelled like seed traces. It finds the errors
+        # that the verifier does not see. P: no such round.
         "hard": {
-            "num_problems": 0,  # of the train split; 0 = no second round
+            "rounds": 1,  # each labels, and trains the verifier on, all it has so far
+            "num_problems": 0,  # per round, of the train split; 0 = no further round
             "width": 8,  # beams of that search
             "candidates": 3,  # next steps drawn per beam
             "distinct": True,  # different texts first: many kinds of errors
@@ -174,8 +175,8 @@ def verifier():
         "labels": "every_token",  # "every_token" or "step_ends" (P)
         "num_updates": 400,  # P: 20,000
         "learning_rate": 1e-3,  # peak. P: 5e-7
-        "hard_updates": 200,  # with collect.hard: more updates, after the second round
-        "hard_share": 0.5,  # of a batch of those, from the second round
+        "hard_updates": 200,  # with collect.hard: more updates, after each round
+        "hard_share": 0.5,  # of a batch of those, from all rounds but the first
         "class_balanced": True,  # equal mass on Q-hat < 0.5 and >= 0.5 (P)
         "checkpoint_every": 100,  # updates
         # Further jobs "verifier.<name>", each with these fields changed; "main" is

@@ -55,7 +55,7 @@ def run(job, workspace):
 
 
 def problems_of(task, settings, section):
-    """The problems to label; a second round has other train problems, and no others."""
+    """The problems to label; a further round has other train problems, and no others."""
     if "hard" in section:
         skip = section["hard"]["skip_problems"]
         count = skip + section["num_problems"]

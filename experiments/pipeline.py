@@ -5,8 +5,9 @@
     rft                the start of rl                  <- base, collect
     verifier.<name>    V^mu of every prefix             <- base, collect
     orm                outcome of complete traces       <- base, collect
-                       (with collect.hard: verifier.<name>.first, then collect.hard
-                       with what verifier.main.first likes, then these, on both)
+                       (with collect.hard: verifier.<name>.round1, then collect.hard1
+                       with what verifier.main.round1 likes, and so on, then these, on
+                       all labels)
     search             best-of-N and beams              <- base, verifier.main, orm
     evaluate.sft, evaluate.rft      Pass@N, before RL   <- base; rft
     rl.<method>.seed<k>             <- base, rft, verifier.main, both evaluations
@@ -40,7 +41,7 @@ def plan(config):
     collect = collect_job(config, policies)
     rft = rft_job(config, base, collect)
     verifiers, hard = verifier_jobs(config, policies, collect)
-    orm = orm_job(config, base, collect, hard)
+    orm = orm_job(config, {"base": base, "collect": collect} | hard)
     search = search_job(config, base, verifiers["main"], orm)
     before = {
         "evaluate.sft": evaluate_job(config, "evaluate.sft", base),
@@ -122,15 +123,19 @@ def collect_job(config, policies):
     return make_job("collect", "collect", *label_settings(config, policies, section))
 
 
-def hard_job(config, policies, first):
-    """The second round of labels, on traces that the verifier `first` likes."""
+def hard_job(config, policies, verifier, number):
+    """A further round of labels, the `number`-th, on traces that `verifier` likes: each
+    round has train problems of its own."""
     section = config.collect.to_dict()
-    section["hard"]["skip_problems"] = section["num_problems"]
+    hard = section["hard"]
+    del hard["rounds"]
+    count = hard.pop("num_problems")
+    hard["skip_problems"] = section["num_problems"] + (number - 1) * count
     section |= {"allocation": "uniform", "num_heldout_problems": 0}
-    section["num_problems"] = section["hard"].pop("num_problems")
-    section["num_completions"] = section["hard"].pop("num_completions")
+    section |= {"num_problems": count, "num_completions": hard.pop("num_completions")}
     settings, inputs = label_settings(config, policies, section)
-    return make_job("collect", "collect.hard", settings, inputs | {"verifier": first})
+    inputs |= {"verifier": verifier}
+    return make_job("collect", f"collect.hard{number}", settings, inputs)
 
 
 def label_settings(config, policies, section):
@@ -157,42 +162,40 @@ def rft_job(config, base, collect):
 
 
 def verifier_jobs(config, policies, collect):
-    """({variant: job}, the job of the second round of labels or None).
+    """({variant: its last job}, {input name: job} of the further rounds of labels).
 
-    With `collect.hard` each variant has a first job, trained on the first round; that
-    of "main" finds the traces of the second, and all variants go on from their own.
+    With `collect.hard` a variant has one job per round: the first is trained on the
+    labels of the first round, that of "main" finds the traces of the next, and all
+    variants go on from their own on all labels so far.
     """
     section = config.verifier.to_dict()
     variants = section.pop("variants")
-    hard_updates = section.pop("hard_updates")
-    inputs = {"base": policies[config.base], "collect": collect}
-    has_hard = bool(config.collect.hard.num_problems)
-    jobs = {}
-    for name, changes in variants.items():
-        settings = verifier_settings(config, "prefixes", merge(section, changes, name))
-        label = f"verifier.{name}.first" if has_hard else f"verifier.{name}"
-        jobs[name] = make_job("verifier", label, settings, inputs)
-    if not has_hard:
-        return jobs, None
-    hard = hard_job(config, policies, jobs["main"])
-    for name, first in jobs.items():
-        section = first.settings["verifier"] | {"num_updates": hard_updates}
-        settings = first.settings | {"verifier": section}
-        more = {"hard": hard, "init": first}
-        jobs[name] = make_job("verifier", f"verifier.{name}", settings, inputs | more)
+    changed = {"num_updates": section.pop("hard_updates")}
+    rounds = config.collect.hard.rounds if config.collect.hard.num_problems else 0
+    sections = {name: merge(section, new, name) for name, new in variants.items()}
+    inputs, jobs, hard = {"base": policies[config.base], "collect": collect}, {}, {}
+    for number in range(1, rounds + 2):
+        if number > 1:
+            name = f"hard{number - 1}"
+            hard[name] = hard_job(config, policies, jobs["main"], number - 1)
+        for name, own in sections.items():
+            last = number == rounds + 1
+            label = f"verifier.{name}" + ("" if last else f".round{number}")
+            more = hard | {"init": jobs[name]} if jobs.get(name) else {}
+            settings = verifier_settings(
+                config, "prefixes", own | changed if more else own
+            )
+            jobs[name] = make_job("verifier", label, settings, inputs | more)
     return jobs, hard
 
 
-def orm_job(config, base, collect, hard):
+def orm_job(config, inputs):
     section = config.verifier.to_dict()
     del section["variants"]
     hard_updates = section.pop("hard_updates")
     section = merge(section, config.orm.to_dict(), "orm")
-    inputs = {"base": base, "collect": collect}
-    if hard:
-        # As many updates as the PAV has had, on the same traces.
-        inputs["hard"] = hard
-        section["num_updates"] += hard_updates
+    # As many updates as the PAV has had, on the same traces.
+    section["num_updates"] += hard_updates * sum("hard" in name for name in inputs)
     settings = verifier_settings(config, "outcome", section)
     return make_job("verifier", "orm", settings, inputs)
 

@@ -76,12 +76,16 @@ def run(job, workspace):
 
 
 def read_records(workspace, is_orm):
-    """{split: labelled traces}, those of the second round as "hard"."""
+    """{split: labelled traces}, those of the further rounds as "hard"."""
     directory = str(workspace.inputs["collect"] / "labels")
     records = {split: data.read_labels(directory, split) for split in data.SPLITS}
-    if "hard" in workspace.inputs:
-        hard = str(workspace.inputs["hard"] / "labels")
-        records["hard"] = data.read_labels(hard, "train")
+    rounds = [
+        data.read_labels(str(directory / "labels"), "train")
+        for role, directory in workspace.inputs.items()
+        if role.startswith("hard")
+    ]
+    if rounds:
+        records["hard"] = joined(rounds)
     if is_orm:
         records = {split: outcomes_only(found) for split, found in records.items()}
     return records
@@ -164,6 +168,10 @@ def seeds_of(records):
     return {name: values[own] for name, values in records.items()}
 
 
+def joined(sets):
+    return {name: np.concatenate([s[name] for s in sets]) for name in sets[0]}
+
+
 def rows_of(records, index):
     return {name: values[index] for name, values in records.items()}
 
@@ -181,16 +189,16 @@ def make_drawer(records, section, key):
     """(all traces to train on, draw(step) -> rows of them).
 
     With `class_balanced`, half of the rows are from traces of each outcome (paper, App.
-    D: two buckets, Q-hat < 0.5 and >= 0.5); with a second round of labels, `hard_share`
-    of the batch comes from it.
+    D: two buckets, Q-hat < 0.5 and >= 0.5); with further rounds of labels, `hard_share`
+    of the batch comes from them.
     """
     seed = jax.random.key_data(key).tolist()
     sets, sizes = [records["train"]], [section["batch_size"]]
     if "hard" in records:
         num_hard = round(section["hard_share"] * section["batch_size"])
         sets, sizes = [*sets, records["hard"]], [sizes[0] - num_hard, num_hard]
-    joined = {name: np.concatenate([s[name] for s in sets]) for name in sets[0]}
-    is_right = joined["reward"] >= 0.5
+    every = joined(sets)
+    is_right = every["reward"] >= 0.5
     pools, start = [], 0
     for found, size in zip(sets, sizes, strict=True):
         rows = np.arange(start, start + len(found["reward"]))
@@ -205,7 +213,7 @@ def make_drawer(records, section, key):
         rng = np.random.default_rng((*seed, step))
         return np.concatenate([rng.choice(rows, size) for rows, size in pools])
 
-    return joined, draw
+    return every, draw
 
 
 def make_scorer(verifier, batch_size=256, inputs=INPUTS):

@@ -112,6 +112,25 @@ def test_the_base_is_always_the_first_prover():
     assert provers_of(load("--config.provers=strong,base")) == ["base", "strong"]
 
 
+def test_each_hard_round_searches_with_the_latest_verifier_on_problems_of_its_own():
+    flags = ("collect.hard.rounds=2", "collect.hard.num_problems=10")
+    config = load(*(f"--config.{flag}" for flag in flags))
+    jobs = {job.name: job for job in plan(config)}
+    first, second = jobs["collect.hard1"], jobs["collect.hard2"]
+    assert first.inputs["verifier"] is jobs["verifier.main.round1"]
+    assert second.inputs["verifier"] is jobs["verifier.main.round2"]
+    last = jobs["verifier.main"]
+    assert last.inputs["init"] is jobs["verifier.main.round2"]
+    assert (last.inputs["hard1"], last.inputs["hard2"]) == (first, second)
+    skipped = [
+        job.settings["collect"]["hard"]["skip_problems"] for job in (first, second)
+    ]
+    num_first = config.collect.num_problems
+    assert skipped == [num_first, num_first + 10]
+    updates = config.verifier.num_updates + 2 * config.verifier.hard_updates
+    assert jobs["orm"].settings["verifier"]["num_updates"] == updates
+
+
 def test_policies_that_nobody_uses_are_not_trained():
     names = {job.name for job in plan(load("--config.provers=base"))}
     assert "sft.base" in names
