@@ -45,7 +45,8 @@ def task():
         "arithmetic": {
             "num_digits": 6,  # of each of the two numbers
             # "sums": any column of a demonstration may be wrong; "carries": one with a
-            # carry, which is then forgotten.
+            # carry, which is then forgotten; "facts": one whose two digits are among
+            # the half of all pairs whose sum is misremembered.
             "mistakes": "carries",
         },
         "countdown": {

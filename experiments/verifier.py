@@ -92,13 +92,14 @@ def read_records(workspace, is_orm):
 
 
 def train_verifier(workspace, task, base, verifier, size, section, records, score, key):
-    """-> (step of the lowest validation loss, its parameters)."""
+    """-> (step, its parameters): of the lowest validation loss, and after further
+    rounds of labels the last, for they teach what the base's own traces seldom show."""
     init_key, data_key = jax.random.split(key)
     optimizer = make_partly_frozen(
         building.optimizer_of(section, section["num_updates"]), ("reference",)
     )
 
-    is_second = "init" in workspace.inputs
+    is_second, has_more = "init" in workspace.inputs, "hard" in records
     given = base.params
     if is_second:
         given = building.load_verifier(workspace.input_checkpoints("init"), task).params
@@ -141,12 +142,14 @@ def train_verifier(workspace, task, base, verifier, size, section, records, scor
         metadata={"kind": "verifier", "model": base.config},
         validate=validate,
         name="training",
-        best="validation_loss",
+        best=None if has_more else "validation_loss",
     )
     training = workspace.directory / "training"
-    best = checkpoint.best_step(training, "validation_loss")
+    chosen = section["num_updates"]
+    if not has_more:
+        chosen = checkpoint.best_step(training, "validation_loss")
     example = building.abstract(verifier.init, init_key, base.params)
-    return best, checkpoint.load_params(training, example, step=best)
+    return chosen, checkpoint.load_params(training, example, step=chosen)
 
 
 def outcomes_only(records):

@@ -267,6 +267,26 @@ def test_errors_name_what_to_do():
         character_tokenizer("aa")
 
 
+def test_a_misremembered_sum_is_always_off_by_the_same_and_half_of_the_pairs_are():
+    """At rate 1 every column speaks: the error of a pair of digits is one number,
+    modulo 20 (sums have two digits and begin with a carry), whatever the problem and
+    the carry. Of 100 pairs each is wrong with chance 1/2, drawn once and for all."""
+    task = make_task("arithmetic", num_digits=6, mistakes="facts")
+    problems = problems_of(task, 1000)
+    responses = demonstrations_of(task, problems, 1.0)
+    offsets = {}
+    for response in responses:
+        for step in response.split("\n")[:-1]:
+            a, b, carry, total = map(int, STEP.fullmatch(step).groups())
+            offsets.setdefault((a, b), set()).add((total - a - b - carry) % 20)
+    assert len(offsets) == 100 and all(len(found) == 1 for found in offsets.values())
+    wrong = [found for found in offsets.values() if found != {0}]
+    assert len(wrong) == 53
+    assert set.union(*wrong) == set(range(1, 10))
+    graded = grade_batch(task, problems, responses).astype(bool)
+    assert (graded == steps_correct_batch(task, problems, responses)[:, -1]).all()
+
+
 def test_the_habit_of_forgetting_carries_spoils_exactly_the_columns_with_a_carry():
     task = make_task("arithmetic", num_digits=4, mistakes="carries")
     rng = np.random.default_rng(0)
@@ -288,6 +308,6 @@ def test_the_habit_of_forgetting_carries_spoils_exactly_the_columns_with_a_carry
 
 def test_an_unknown_kind_of_mistake_is_refused():
     with pytest.raises(
-        ValueError, match="mistakes='signs' must be one of sums, carries"
+        ValueError, match="mistakes='signs' must be one of sums, carries, facts"
     ):
         make_task("arithmetic", mistakes="signs")

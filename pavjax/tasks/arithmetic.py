@@ -12,6 +12,8 @@ repeats), and the answer has too many digits to be hit by chance.
 
 import functools
 
+import numpy as np
+
 from pavjax.grading import states_answer
 from pavjax.tasks.characters import character_tokenizer, split_steps
 from pavjax.tasks.indexing import numbers_of
@@ -21,7 +23,7 @@ ALPHABET = "0123456789+=#"
 _MAX_SUM = 19  # 9 + 9 + carry 1
 
 
-MISTAKES = ("sums", "carries")
+MISTAKES = ("sums", "carries", "facts")
 
 
 def arithmetic(*, num_digits=6, mistakes="sums"):
@@ -30,8 +32,10 @@ def arithmetic(*, num_digits=6, mistakes="sums"):
     mistakes: what goes wrong in demonstrations. "sums": any column, whose sum is then
     off by 1 to 9: noise, which a policy sheds as soon as it is trained on its correct
     traces. "carries": a column with a carry, which is then forgotten: a habit, which
-    makes a problem the harder the more carries it has, and success on the hardest too
-    rare to learn from.
+    makes a problem the harder the more carries it has, but which is one habit: a few
+    successes anywhere put an end to it. "facts": a column whose digits are among half
+    of all pairs, the sum of each of which is misremembered in a way of its own: as many
+    habits, each to be put right by itself.
     """
     if num_digits < 1:
         raise ValueError(f"{num_digits=} must be at least 1")
@@ -67,7 +71,8 @@ def _columns(problem):
 
 def _demonstration(problem, rng, error_rate, mistakes="sums"):
     """A solution each of whose columns is wrong with probability `error_rate`, or, with
-    mistakes "carries", each of those columns that have a carry.
+    mistakes "carries" and "facts", each of those columns that have a carry, or digits
+    whose sum is misremembered.
 
     A wrong column has a wrong last digit, and with it the answer; the next carry and
     the answer follow from what was written.
@@ -83,6 +88,8 @@ def _demonstration(problem, rng, error_rate, mistakes="sums"):
         total = a + b + carry
         if wrong and mistakes == "sums":
             total = _wrong_sum(total, rng)
+        if wrong and mistakes == "facts":
+            total = _misremembered(a, b, total)
         steps.append(f"{a}+{b}+{carry}={total:02}")
         carry, digit = divmod(total, 10)
         digits = f"{digit}{digits}"
@@ -95,6 +102,15 @@ def _wrong_sum(total, rng):
     low, high = max(0, total - 9), min(_MAX_SUM, total + 9)
     wrong = int(rng.integers(low, high))
     return wrong + (wrong >= total)
+
+
+def _misremembered(a, b, total):
+    """What the sum of the digits a and b is taken for, a carry included: `total` itself
+    for half of the pairs; for each other pair always as far from it, and 0 to 19."""
+    rng = np.random.default_rng((a, b))
+    if rng.random() < 0.5:
+        return total
+    return (total + int(rng.integers(1, 10))) % (_MAX_SUM + 1)
 
 
 def _steps_correct(problem, response):
