@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.pipeline import parse_prover
 from experiments.stages import StageError
-from pavjax import arrays, data, decoding, evaluate
+from pavjax import arrays, decoding, evaluate
 from pavjax.nets import TransformerConfig, make_policy, make_verifier
 from pavjax.runtime import checkpoint, sharding
 from pavjax.runtime.optimizer import make_optimizer
@@ -36,33 +36,8 @@ class Judge(NamedTuple):
     reads_reference: bool  # its head also reads the base policy's log-probs
 
 
-class ProblemSet(NamedTuple):
-    """Problems of one split, as data and as prompts."""
-
-    ids: list
-    problems: list
-    tokens: np.ndarray  # [B Tp] int32
-    prompt_len: np.ndarray  # [B] int32
-
-    def rows(self, index):
-        return ProblemSet(
-            [self.ids[i] for i in index],
-            [self.problems[i] for i in index],
-            self.tokens[index],
-            self.prompt_len[index],
-        )
-
-
 def task_of(settings):
     return make_task(settings["name"], **settings["options"])
-
-
-def problem_set(task, settings, split, count):
-    """The first `count` problems of a split; which are in it a hash decides."""
-    parts, salt = settings["split_parts"], settings["split_salt"]
-    ids = data.problem_ids(task, split, count, parts, salt)
-    problems = [task.problem(index) for index in ids]
-    return ProblemSet(ids, problems, *encoding.encode_prompts(task, problems))
 
 
 def split_batch(x):
@@ -288,13 +263,3 @@ def stage_key(seed, stage):
     """The key of a stage: `fold_in(run key, stage)`, the stage by its name."""
     number = zlib.crc32(stage.encode())
     return jax.random.fold_in(jax.random.key(seed), number)
-
-
-def check_splits(problem_sets):
-    """Refuse {split: ProblemSet} that share a problem."""
-    data.check_disjoint(
-        {
-            split: [problem.prompt for problem in found.problems]
-            for split, found in problem_sets.items()
-        }
-    )

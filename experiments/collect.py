@@ -16,6 +16,7 @@ import numpy as np
 from experiments import building
 from experiments import run as runner
 from experiments.labelling import Collector
+from experiments.problems import problem_set, problem_sets
 from experiments.stages import read_record
 from pavjax import data, evaluate
 from pavjax.runtime.atomic import write_json_atomic
@@ -37,7 +38,6 @@ def run(job, workspace):
         judge = building.load_verifier(workspace.input_checkpoints("verifier"), task)
     collector = Collector(task, provers, section, workspace.costs, judge)
     problems = problems_of(task, settings["task"], section)
-    building.check_splits(problems)
     key = building.stage_key(settings["seed"], "collect")
     directory = workspace.directory / "labels"
     collect_shards(workspace, directory, problems, collector, section, key)
@@ -59,18 +59,15 @@ def problems_of(task, settings, section):
     if "hard" in section:
         skip = section["hard"]["skip_problems"]
         count = skip + section["num_problems"]
-        found = building.problem_set(task, settings, "train", count)
+        found = problem_set(task, settings, "train", count)
         return {"train": found.rows(np.arange(skip, count))}
     held_out = section["num_heldout_problems"]
     counts = {
-        "train": section["num_problems"],
-        "validation": held_out,
-        "test": held_out,
+        "num_train": section["num_problems"],
+        "num_validation": held_out,
+        "num_test": held_out,
     }
-    return {
-        split: building.problem_set(task, settings, split, count)
-        for split, count in counts.items()
-    }
+    return problem_sets(task, settings | counts, data.SPLITS)
 
 
 def collect_shards(workspace, directory, problems, collector, section, key):

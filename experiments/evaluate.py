@@ -18,6 +18,7 @@ import numpy as np
 from experiments import building, cli, pipeline, verifier_quality
 from experiments import run as runner
 from experiments import verifier as verifier_stage
+from experiments.problems import problem_set
 from experiments.stages import StageError
 from pavjax import evaluate, labels
 from pavjax.runtime import checkpoint
@@ -27,9 +28,7 @@ def run(job, workspace):
     settings, section = job.settings, job.settings["evaluate"]
     task = building.task_of(settings["task"])
     model = building.load_policy(workspace.input_checkpoints("policy"), task)
-    problems = building.problem_set(
-        task, settings["task"], "test", settings["task"]["num_test"]
-    )
+    problems = problem_set(task, settings["task"], "test")
     with workspace.progress(len(problems.ids), unit="problems") as progress:
         results = pass_at_n(
             *(task, model, problems, building.stage_key(settings["seed"], "evaluate")),
@@ -156,7 +155,7 @@ def main(argv=None):
     checkpoints = checkpoints_in(options.checkpoint)
     step = options.step or building.chosen_step(checkpoints)
     kind = checkpoint.load_metadata(checkpoints, step=step).get("kind")
-    problems = building.problem_set(task, settings, "test", settings["num_test"])
+    problems = problem_set(task, settings, "test")
     options_of_both = {
         "key": building.stage_key(config.seed, "evaluate"),
         "num_samples": options.num_samples,

@@ -7,6 +7,7 @@ out:  checkpoints; the one of best validation loss is the policy
 
 from experiments import building, sft
 from experiments import run as runner
+from experiments.problems import problem_set
 from experiments.stages import StageError
 from pavjax import data
 
@@ -24,9 +25,7 @@ def run(job, workspace):
     sft.train_policy(
         workspace,
         *(task, base.config, settings["rft"], examples),
-        building.problem_set(
-            task, settings["task"], "validation", settings["task"]["num_validation"]
-        ),
+        problem_set(task, settings["task"], "validation"),
         init=base.params,
         key=building.stage_key(settings["seed"], "rft"),
         keep={},

@@ -17,6 +17,7 @@ import numpy as np
 from experiments import building, fitting
 from experiments import evaluate as evaluate_stage
 from experiments import run as runner
+from experiments.problems import problem_sets
 from experiments.rl_metrics import make_value_error, trace_metrics
 from experiments.sft import batch_drawer
 from pavjax import evaluate, rl, train
@@ -37,13 +38,7 @@ def run(job, workspace):
     base = building.load_policy(workspace.input_checkpoints("base"), task)
     judge = building.load_verifier(workspace.input_checkpoints("verifier"), task)
     gate = gate_of(workspace, section, judge.provers)
-    problems = {
-        split: building.problem_set(
-            task, settings["task"], split, settings["task"][f"num_{split}"]
-        )
-        for split in ("train", "test")
-    }
-    building.check_splits(problems)
+    problems = problem_sets(task, settings["task"], ("train", "test"))
     # Methods of one seed see the same problems in the same order.
     key = building.stage_key(settings["seed"], f"rl.seed{section['seed']}")
     keys = dict(zip(("data", "sample", "test"), jax.random.split(key, 3), strict=True))

@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments import building
 from pavjax import grading, labels, pav
+from pavjax.tasks import encoding
 
 
 def trace_metrics(task, rollouts, responses):
@@ -70,10 +71,10 @@ def complete(task, draw, problems, tokens, prefix_len, is_open, num_samples):
     traces, length, _ = jax.device_get(draw(tokens, repeated, active))
     branches = repeated.shape[1]
     prompt_len = prefix_len[:, 0].repeat(branches)
-    responses = building.encoding.decode_responses(
+    responses = encoding.decode_responses(
         task, traces.reshape(-1, traces.shape[-1]), prompt_len, length.ravel()
     )
-    graded = building.encoding.grade_batch(
+    graded = encoding.grade_batch(
         task, [p for p in problems for _ in range(branches)], responses
     )
     return graded.reshape(*is_open.shape, num_samples)

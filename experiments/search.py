@@ -10,12 +10,14 @@ the complete trace, by the PAV, is "PAV-as-ORM"; votes weigh by the ORM.
 """
 
 import json
+import zlib
 
 import jax
 import numpy as np
 
 from experiments import building, search_results
 from experiments import run as runner
+from experiments.problems import problem_sets
 from experiments.search_methods import Searcher
 from pavjax.runtime.atomic import write_json_atomic
 
@@ -26,13 +28,7 @@ def run(job, workspace):
     base = building.load_policy(workspace.input_checkpoints("base"), task)
     judge = building.load_verifier(workspace.input_checkpoints("verifier"), task)
     orm = building.load_verifier(workspace.input_checkpoints("orm"), task)
-    problems = {
-        split: building.problem_set(
-            task, settings["task"], split, settings["task"][f"num_{split}"]
-        )
-        for split in ("validation", "test")
-    }
-    building.check_splits(problems)
+    problems = problem_sets(task, settings["task"], ("validation", "test"))
     searcher = Searcher(task, base, judge, orm, section)
     units = Units(workspace, building.stage_key(settings["seed"], "search"))
     most = max(section["widths"]) * section["candidates"]
@@ -176,7 +172,7 @@ class Units:
         return self.directory / f"{name}.npz"
 
     def _key(self, name):
-        number = building.zlib.crc32(name.encode())
+        number = zlib.crc32(name.encode())
         return jax.random.fold_in(self.key, number)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from experiments import building
 from pavjax import evaluate, grading, guided_decoding, pav, provers
 from pavjax.decoding import Sampling
+from pavjax.tasks import encoding
 
 
 class Searcher:
@@ -154,11 +155,11 @@ class Searcher:
     def _grade(self, rows, tokens, length):
         shape = length.shape
         prompt_len = np.repeat(rows.prompt_len, shape[1])
-        responses = building.encoding.decode_responses(
+        responses = encoding.decode_responses(
             self.task, tokens.reshape(-1, tokens.shape[-1]), prompt_len, length.ravel()
         )
         repeated = [p for p in rows.problems for _ in range(shape[1])]
-        graded = building.encoding.grade_batch(self.task, repeated, responses)
+        graded = encoding.grade_batch(self.task, repeated, responses)
         return graded.reshape(shape)
 
     def trace_values(self, tokens, prompt_len, length):

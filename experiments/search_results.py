@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from experiments import building
 from experiments.search_methods import effective_scores
 from pavjax import evaluate
+from pavjax.tasks import encoding
 from pavjax.tasks.characters import split_steps
 
 NOT_REACHED = "never reached"
@@ -193,7 +193,7 @@ def traces(searcher, problems, by_width, rule, most=6):
     tokens, length = found["chosen_tokens"][chosen], found["chosen_length"][chosen]
     prompt_len = found["prompt_len"][chosen]
     values = searcher.trace_values(tokens, prompt_len, length)
-    responses = building.encoding.decode_responses(task, tokens, prompt_len, length)
+    responses = encoding.decode_responses(task, tokens, prompt_len, length)
     result = []
     for row, index in enumerate(chosen):
         problem = problems.problems[index]

@@ -14,22 +14,17 @@ import numpy as np
 
 from experiments import building, fitting
 from experiments import run as runner
+from experiments.problems import problem_sets
 from pavjax import evaluate, losses, train
 from pavjax.arrays import response_mask
-from pavjax.runtime import sharding
+from pavjax.runtime import checkpoint, sharding
 from pavjax.tasks import encoding
 
 
 def run(job, workspace):
     settings, section = job.settings, job.settings["sft"]
     task = building.task_of(settings["task"])
-    problems = {
-        split: building.problem_set(
-            task, settings["task"], split, settings["task"][f"num_{split}"]
-        )
-        for split in ("train", "validation")
-    }
-    building.check_splits(problems)
+    problems = problem_sets(task, settings["task"], ("train", "validation"))
     examples = {
         split: demonstrate(task, found, section["error_rate"], settings["seed"])
         for split, found in problems.items()
@@ -142,7 +137,7 @@ def write_results(workspace, num_parameters):
             "kind": "policy",
             "num_parameters": num_parameters,
             "best_step": building.chosen_step(checkpoints),
-            "kept_steps": building.checkpoint.saved_steps(checkpoints),
+            "kept_steps": checkpoint.saved_steps(checkpoints),
             "steps": steps,
             "validation_loss": validation_loss,
             "validation_accuracy": fitting.history(workspace, "validation_accuracy")[1],

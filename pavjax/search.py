@@ -1,4 +1,4 @@
-"""Step-level beam search and best-of-N, as pure functions of two injected ones.
+"""Step-level beam search, as a pure function of two injected ones.
 
 The search never sees a network. `extend_fn` writes the next step of every beam,
 `score_fn` says what the new prefixes are worth; both read and write the beams' `carry`
@@ -88,8 +88,3 @@ def duplicates(tokens):
     same = digest[:, :, None] == digest[:, None, :]
     earlier = jnp.tril(jnp.ones(same.shape[1:], bool), k=-1)
     return jnp.any(same & earlier[None], axis=-1)
-
-
-def best_of_n(scores):
-    """Index of the sample that a verifier prefers: [B N] -> [B] int32."""
-    return jnp.argmax(scores, axis=-1)

@@ -1,7 +1,5 @@
 """Sampling and branching: against full forward passes and known distributions."""
 
-import contextlib
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,24 +7,23 @@ import numpy as np
 import pytest
 from tiny_models import (
     END,
+    KEY,
     NEWLINE,
+    POLICY,
     VOCAB,
+    followed_by,
     jit,
     random_params,
     random_prompts,
     random_tokens,
     strict,
     table_policy,
-    tiny_config,
 )
 
 from pavjax import decoding
 from pavjax.arrays import step_ids_of, target_logprobs
 from pavjax.decoding.sampling import Sampling, draw_tokens, truncate
-from pavjax.nets import make_policy
 
-POLICY = make_policy(tiny_config())
-KEY = jax.random.key(0)
 PARAMS = random_params(POLICY.init, KEY)
 PROMPTS, PROMPT_LEN = random_prompts(1, [4, 2, 5])
 MAX_TOKENS = 6
@@ -267,8 +264,7 @@ def test_the_loop_ends_with_the_last_branch_and_asks_the_network_no_more():
         jax.debug.callback(lambda: calls.append(1))
         return table_policy().extend(*arguments)
 
-    successor = jnp.array([0, 0, 0, 4, 5, 6, END])
-    params = 1e3 * jax.nn.one_hot(successor, VOCAB)
+    params = followed_by({3: 4, 4: 5, 5: 6, 6: END})
     prompts = jnp.array([[5, 3], [4, 5]])
     traces, length, _ = decoding.branch(
         *(params, KEY, prompts, jnp.full((2, 1), 2), jnp.ones((2, 1), bool)),
@@ -389,9 +385,7 @@ def test_draws_are_independent_across_samples_and_positions():
 
 
 def test_no_implicit_promotion_of_dtype_or_rank():
-    with contextlib.ExitStack() as stack:
-        for context in strict():
-            stack.enter_context(context)
+    with strict():
         jax.eval_shape(
             lambda key: decoding.sample(
                 *(PARAMS, key, PROMPTS, PROMPT_LEN),

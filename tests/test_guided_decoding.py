@@ -1,6 +1,5 @@
 """Step-level search with networks: its caches against full forward passes."""
 
-import contextlib
 import functools
 
 import jax
@@ -9,25 +8,25 @@ import numpy as np
 import pytest
 from tiny_models import (
     END,
+    HEADS,
+    KEY,
     NEWLINE,
-    PAD,
+    POLICY,
     VOCAB,
+    followed_by,
     jit,
+    policy_logprobs,
     random_params,
     random_prompts,
+    random_verifier,
     strict,
     table_policy,
-    tiny_config,
 )
 
 from pavjax import arrays, guided_decoding, pav
 from pavjax.decoding import StepLimits
-from pavjax.nets import make_policy, make_verifier
+from pavjax.nets import make_verifier
 
-NUM_PROVERS = 3
-HEADS = ("value", "log_ratio", "sum")
-KEY = jax.random.key(0)
-POLICY = make_policy(tiny_config())
 PROMPTS, PROMPT_LEN = random_prompts(1, [4, 2])
 LIMITS = StepLimits(max_steps=3, max_step_len=4, newline_id=NEWLINE, end_id=END)
 WIDTH, CANDIDATES = 4, 3
@@ -43,13 +42,8 @@ def policy_params():
 
 @functools.cache
 def make(head):
-    """A verifier with random heads, whose reference is the policy."""
-    verifier = make_verifier(POLICY, head=head, num_provers=NUM_PROVERS, width=16)
-
-    def init(key):
-        return verifier.init(key, POLICY.init(key))
-
-    params = random_params(init, KEY, seed=3)
+    """(Verifier whose reference is the policy, its params, its compiled search)."""
+    verifier, params = random_verifier(head, seed=3)
     if "reference" in params:
         params["reference"] = policy_params()
 
@@ -128,12 +122,10 @@ def test_the_running_log_ratio_is_the_sum_over_the_returned_trace(head):
     _, params, search = make(head)
     beams, _, _ = search(KEY, 1, 4, 0.5)
     tokens = beams.tokens.reshape(-1, beams.tokens.shape[-1])
-
-    @jit
-    def logprobs(params):
-        return arrays.target_logprobs(POLICY.logits(params, tokens), tokens)
-
-    ratio = logprobs(params["backbone"]) - logprobs(params["reference"])
+    own, reference = (
+        policy_logprobs(params[name], tokens) for name in ("backbone", "reference")
+    )
+    ratio = own - reference
     position = np.arange(tokens.shape[1])
     start, stop = np.repeat(PROMPT_LEN, WIDTH), beams.length.ravel()
     counts = (position >= start[:, None]) & (position < stop[:, None])
@@ -215,14 +207,6 @@ def table_search(params, key, prompts):
     )
 
 
-def followed_by(successors):
-    """Table parameters: the token after each token, or evenly one of several."""
-    rows = np.full((VOCAB, VOCAB), -np.inf, np.float32)
-    for token in range(VOCAB):
-        rows[token, successors.get(token, PAD)] = 0
-    return jnp.array(rows)
-
-
 def test_a_step_without_delimiter_ends_its_trace_with_the_worst_score():
     """3 is followed by 3 for ever, 4 by the end: problem 0 cannot be solved in steps of
     four tokens, problem 1 is finished after one token."""
@@ -270,9 +254,7 @@ def test_a_search_that_runs_out_of_steps_returns_its_unfinished_traces():
 
 def test_no_implicit_promotion_of_dtype_or_rank():
     verifier, params, _ = make("sum")
-    with contextlib.ExitStack() as stack:
-        for context in strict():
-            stack.enter_context(context)
+    with strict():
         jax.eval_shape(
             lambda key: guided_decoding.guided_search(
                 *(policy_params(), params, key, PROMPTS, PROMPT_LEN),

@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 from tiny_models import table_policy
 
-from experiments.building import Model, ProblemSet
+from experiments.building import Model
 from experiments.labelling import Collector
+from experiments.problems import ProblemSet
 from experiments.stages import Costs
 from pavjax import labels
 from pavjax.evaluate import ModelSize

@@ -441,8 +441,7 @@ def test_a_softmax_table_learns_the_rewarded_token():
 @pytest.mark.parametrize("head", ["value", "sum"])
 def test_no_implicit_promotion_of_dtype_or_rank(head):
     verifier = make_verifier(POLICY, head=head, num_provers=2, width=16)
-    dtype, rank = strict()
-    with dtype, rank:
+    with strict():
         params = jax.eval_shape(verifier.init, KEY, jax.eval_shape(POLICY.init, KEY))
         credit_fn = rl.make_credit_fn(
             verifier, RULE._replace(clip=1.0), num_prefixes=S, baseline="leave_one_out"

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from experiments import problems
 from pavjax.data import SPLITS, check_disjoint, problem_ids, split_of
 from pavjax.tasks import make_task
 
@@ -83,6 +84,26 @@ def test_a_planted_overlap_is_refused_by_name():
     check_disjoint({"train": train, "test": test})
     with pytest.raises(ValueError, match=r"1 problems .*'train'.*'test'.*'3\+4='"):
         check_disjoint({"train": train, "test": [*test, " 3+4= "]})
+
+
+def test_problem_sets_have_the_sizes_of_the_task_section_and_share_no_problem(
+    monkeypatch,
+):
+    task = make_task("arithmetic", num_digits=2)
+    settings = {"split_parts": PARTS, "split_salt": "1"}
+    settings |= {"num_train": 20, "num_test": 3}
+    found = problems.problem_sets(task, settings, ("train", "test"))
+    assert {split: len(own.ids) for split, own in found.items()} == {
+        "train": 20,
+        "test": 3,
+    }
+    fewer = problems.problem_set(task, settings, "train", 5)
+    last = found["train"].rows(np.arange(3, 5))
+    assert fewer.ids[3:] == last.ids
+    np.testing.assert_array_equal(fewer.tokens[3:, : last.tokens.shape[1]], last.tokens)
+    monkeypatch.setattr(problems.data, "problem_ids", lambda *_: [0])
+    with pytest.raises(ValueError, match="1 problems .*'train'.*'test'"):
+        problems.problem_sets(task, settings, ("train", "test"))
 
 
 def test_a_task_that_runs_dry_says_so():

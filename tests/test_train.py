@@ -6,14 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny_models import jit, random_params, random_tokens, strict, tiny_config
+from tiny_models import KEY, POLICY, jit, random_params, random_tokens, strict
 
 from pavjax import arrays, losses, train
-from pavjax.nets import make_policy
 from pavjax.runtime.optimizer import make_optimizer
 
-POLICY = make_policy(tiny_config())
-KEY = jax.random.key(0)
 PARAMS = random_params(POLICY.init, KEY)
 BATCH = {"tokens": random_tokens(1, (8, 6)), "mask": jnp.ones((8, 6), bool)}
 # float32: sums over 48 tokens in another order, and one division more
@@ -122,10 +119,9 @@ def test_updates_compile_once_reduce_the_loss_and_survive_a_batch_without_target
 
 
 def test_no_implicit_promotion_of_dtype_or_rank():
-    dtype, rank = strict()
     optimizer = optax.sgd(0.1)
     state = train.init_state(PARAMS, optimizer)
-    with dtype, rank:
+    with strict():
         for accumulate in (1, 2):
             update = train.make_update(loss_fn, optimizer, accumulate=accumulate)
             jax.eval_shape(update, state, BATCH)

@@ -1,7 +1,5 @@
 """The transformer: against plain numpy, and its cache against the full forward pass."""
 
-import contextlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -242,9 +240,7 @@ def test_no_implicit_promotion_of_dtype_or_rank():
         policy = make_policy(tiny_config(**changes))
         tokens = jnp.ones((2, 5), jnp.int32)
         grid = jnp.ones((2, 3), jnp.int32)
-        with contextlib.ExitStack() as stack:
-            for context in strict():
-                stack.enter_context(context)
+        with strict():
             params = jax.eval_shape(policy.init, jax.random.key(0))
             jax.eval_shape(policy.logits, params, tokens)
             _, prefix = jax.eval_shape(policy.prefill, params, tokens)

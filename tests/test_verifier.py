@@ -1,54 +1,37 @@
 """Verifier heads: what they compute, and reading step by step = reading at once."""
 
-import contextlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_models import (
+    HEADS,
+    KEY,
+    NUM_PROVERS,
+    POLICY,
     VOCAB,
     jit,
+    policy_logprobs,
     random_params,
     random_prompts,
     random_tokens,
+    random_verifier,
     strict,
     table_policy,
-    tiny_config,
 )
 
-from pavjax.arrays import target_logprobs
-from pavjax.nets import make_policy, make_verifier
+from pavjax.nets import make_verifier
 from pavjax.types import Chunk, Slots
 
-NUM_PROVERS = 3
-HEADS = ("value", "log_ratio", "sum")
-POLICY = make_policy(tiny_config())
-KEY = jax.random.key(0)
 TOKENS = random_tokens(1, (4, 9))
 PROMPT_LEN = jnp.array([3, 1, 5, 3])
 # Two float32 networks and a sum of up to nine log-ratios, each off by about 2e-6.
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}
 
 
-def make(head):
-    """A verifier whose backbone, reference and heads are all different and random."""
-    verifier = make_verifier(POLICY, head=head, num_provers=NUM_PROVERS, width=16)
-
-    def init(key):
-        return verifier.init(key, POLICY.init(key))
-
-    return verifier, random_params(init, KEY, seed=2)
-
-
-@jit
-def policy_logprobs(params, tokens):
-    return target_logprobs(POLICY.logits(params, tokens), tokens)
-
-
 @pytest.mark.parametrize("head", HEADS)
 def test_a_head_is_its_formula_on_the_backbones_states_and_logprobs(head):
-    verifier, params = make(head)
+    verifier, params = random_verifier(head, seed=2)
     logits = jit(verifier.logits)(params, TOKENS, PROMPT_LEN)
     heads = params["heads"]
     expected = np.tile(heads["bias"], (4, 9, 1))
@@ -69,7 +52,7 @@ def test_a_head_is_its_formula_on_the_backbones_states_and_logprobs(head):
 
 @pytest.mark.parametrize("head", ["log_ratio", "sum"])
 def test_known_reference_logprobs_give_the_same_values_as_computed_ones(head):
-    verifier, params = make(head)
+    verifier, params = random_verifier(head, seed=2)
     known = policy_logprobs(params["reference"], TOKENS)
     # As a sampler reports them: 0 on the prompt.
     known = np.where(np.arange(9) >= PROMPT_LEN[:, None], known, 0)
@@ -82,7 +65,7 @@ def test_known_reference_logprobs_give_the_same_values_as_computed_ones(head):
 
 @pytest.mark.parametrize("head", ["log_ratio", "sum"])
 def test_the_reference_gets_no_gradient_and_everything_else_does(head):
-    verifier, params = make(head)
+    verifier, params = random_verifier(head, seed=2)
     grads = jit(
         jax.grad(lambda p: jnp.mean(verifier.logits(p, TOKENS, PROMPT_LEN) ** 2))
     )(params)
@@ -108,7 +91,7 @@ def test_reading_step_by_step_equals_reading_at_once(head):
     """Two prompts of different lengths, three branches each; three chunks of three
     slots, of which a branch uses 0 to 3 (garbage fills the rest). The values after
     every chunk are those of the full forward pass on the text so far."""
-    verifier, params = make(head)
+    verifier, params = random_verifier(head, seed=2)
     prompts, prompt_len = random_prompts(4, [4, 2])
     chunks = random_tokens(5, (3, 2, 3, 3))
     counts = np.array(
@@ -195,14 +178,12 @@ def test_an_unknown_head_is_refused():
 
 @pytest.mark.parametrize("head", HEADS)
 def test_no_implicit_promotion_of_dtype_or_rank(head):
-    verifier, params = make(head)
+    verifier, params = random_verifier(head, seed=2)
     grid = jnp.ones((4, 2), jnp.int32)
     tokens = jnp.ones((4, 2, 3), jnp.int32)
     chunk = Chunk(tokens=tokens, logprobs=tokens.astype("f"), num_tokens=grid)
     slots = Slots(prefix_len=grid, valid=jnp.ones((4, 2, 6), bool), length=grid)
-    with contextlib.ExitStack() as stack:
-        for context in strict():
-            stack.enter_context(context)
+    with strict():
         jax.eval_shape(verifier.init, KEY, params["backbone"])
         jax.eval_shape(verifier.logits, params, TOKENS, PROMPT_LEN)
         jax.eval_shape(verifier.logits, params, TOKENS, PROMPT_LEN, TOKENS.astype("f"))

@@ -1,16 +1,21 @@
 """Models of a few thousand parameters, and inputs for them, shared by the tests."""
 
+import contextlib
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pavjax.nets import TransformerConfig
+from pavjax.arrays import target_logprobs
+from pavjax.nets import TransformerConfig, make_policy, make_verifier
 from pavjax.types import Policy
 
 VOCAB = 7
 PAD, END, NEWLINE = 0, 1, 2
+KEY = jax.random.key(0)
+HEADS = ("value", "log_ratio", "sum")
+NUM_PROVERS = 3
 
 # These programs run for microseconds and compile for seconds: compile them hastily.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -28,6 +33,28 @@ def tiny_config(**changes):
         "rope_base": 100.0,
     }
     return TransformerConfig(**(fields | changes))
+
+
+POLICY = make_policy(tiny_config())
+
+
+@jit
+def policy_logprobs(params, tokens):
+    """Log-prob of every token by `POLICY`, in one forward pass: [B T] -> [B T]."""
+    return target_logprobs(POLICY.logits(params, tokens), tokens)
+
+
+def random_verifier(head, seed):
+    """(Verifier on `POLICY`, its params), `NUM_PROVERS` columns: backbone, reference
+    and heads are all different and random."""
+    verifier = make_verifier(
+        POLICY, head=head, num_provers=NUM_PROVERS, width=tiny_config().width
+    )
+
+    def init(key):
+        return verifier.init(key, POLICY.init(key))
+
+    return verifier, random_params(init, KEY, seed=seed)
 
 
 def table_policy():
@@ -49,6 +76,15 @@ def table_policy():
         ),
         unembed=lambda params, hidden: hidden,
     )
+
+
+def followed_by(successors):
+    """Parameters of `table_policy`: the token after each token, or evenly one of
+    several; padding where none is given."""
+    rows = np.full((VOCAB, VOCAB), -np.inf, np.float32)
+    for token in range(VOCAB):
+        rows[token, successors.get(token, PAD)] = 0
+    return jnp.array(rows)
 
 
 def random_params(init, *args, seed=0):
@@ -81,6 +117,8 @@ def random_prompts(seed, lengths):
     return jnp.array(tokens), jnp.array(lengths, jnp.int32)
 
 
+@contextlib.contextmanager
 def strict():
     """A context in which JAX refuses implicit promotions of dtype and of rank."""
-    return jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise")
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
