@@ -5,16 +5,15 @@ import zlib
 from typing import NamedTuple
 
 import jax
-import numpy as np
 
 from experiments.pipeline import parse_prover
 from experiments.stages import StageError
-from pavjax import arrays, decoding, evaluate
+from pavjax import evaluate
 from pavjax.nets import TransformerConfig, make_policy, make_verifier
 from pavjax.runtime import checkpoint, sharding
 from pavjax.runtime.optimizer import make_optimizer
-from pavjax.tasks import encoding, make_task
-from pavjax.types import Policy, Rollouts, Verifier
+from pavjax.tasks import make_task
+from pavjax.types import Policy, Verifier
 
 
 class Model(NamedTuple):
@@ -132,121 +131,6 @@ def load_verifier(checkpoints, task, step=None):
     with same_task(checkpoints, task):
         params = checkpoint.load_params(checkpoints, example, step=step, metadata=saved)
     return Judge(verifier, params, provers, size, head != "value")
-
-
-def step_limits(task):
-    return decoding.StepLimits(
-        max_steps=task.max_steps,
-        max_step_len=task.max_step_len,
-        newline_id=task.tokenizer.newline_id,
-        end_id=task.tokenizer.end_id,
-    )
-
-
-def make_sampler(task, policy, num_samples, temperature=1.0):
-    """Compiled: sampler(params, key, tokens [B Tp], prompt_len [B]) -> Rollouts."""
-
-    @jax.jit
-    def sampler(params, key, tokens, prompt_len):
-        return decoding.sample(
-            *(params, key, tokens, prompt_len),
-            policy=policy,
-            num_samples=num_samples,
-            max_tokens=task.max_response_len,
-            newline_id=task.tokenizer.newline_id,
-            end_id=task.tokenizer.end_id,
-            max_steps=task.max_steps,
-            sampling=decoding.Sampling(temperature=temperature),
-        )
-
-    return sampler
-
-
-def make_brancher(task, policy, temperature=1.0):
-    """Compiled: brancher(params, key, tokens [G T], prefix_len [G M], active [G M]) ->
-    (traces [G M T'], length [G M], logprobs [G M T']); see `decoding.branch`."""
-
-    @jax.jit
-    def brancher(params, key, tokens, prefix_len, active):
-        return decoding.branch(
-            *(params, key, tokens, prefix_len, active),
-            policy=policy,
-            max_tokens=task.max_response_len,
-            end_id=task.tokenizer.end_id,
-            sampling=decoding.Sampling(temperature=temperature),
-        )
-
-    return brancher
-
-
-_step_ids_of = jax.jit(
-    arrays.step_ids_of, static_argnames=("newline_id", "end_id", "max_steps")
-)
-
-
-def step_ids(task, tokens, prompt_len, length):
-    """Which step each token of drawn traces [*B T] belongs to, on the host."""
-    return np.asarray(
-        _step_ids_of(
-            *(tokens, prompt_len, length),
-            newline_id=task.tokenizer.newline_id,
-            end_id=task.tokenizer.end_id,
-            max_steps=task.max_steps,
-        )
-    )
-
-
-def responses_of(task, rollouts):
-    """The responses of rollouts with leading axes flattened: list of str."""
-    width = rollouts.tokens.shape[-1]
-    return encoding.decode_responses(
-        task,
-        np.asarray(rollouts.tokens).reshape(-1, width),
-        np.asarray(rollouts.prompt_len).reshape(-1),
-        np.asarray(rollouts.length).reshape(-1),
-    )
-
-
-def grade(task, problems, rollouts):
-    """Grade [B N] rollouts on the host: -> (Rollouts with reward, responses)."""
-    shape = rollouts.length.shape
-    responses = responses_of(task, rollouts)
-    repeated = [problem for problem in problems for _ in range(shape[1])]
-    reward = encoding.grade_batch(task, repeated, responses).reshape(shape)
-    return rollouts.replace(reward=reward), responses
-
-
-def flatten(rollouts: Rollouts):
-    """[B N ...] -> [B * N ...], on the host."""
-    return jax.tree.map(
-        lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), jax.device_get(rollouts)
-    )
-
-
-def batches(count, size):
-    """Index arrays that cover 0 .. count - 1 in order; the last is filled up with
-    repetitions of its last entry, so that every batch has the same shape. Yields
-    (index [size], number of real entries)."""
-    for start in range(0, count, size):
-        index = np.arange(start, start + size)
-        yield np.minimum(index, count - 1), min(size, count - start)
-
-
-def accuracy_of(task, model, sampler, problem_set, key, *, batch_size):
-    """Sampled accuracy: [B N] rewards of every problem."""
-    rewards = []
-    batch_size = min(batch_size, len(problem_set.ids))
-    for index, real in batches(len(problem_set.ids), batch_size):
-        rows = problem_set.rows(index)
-        rollouts = sampler(
-            model.params,
-            jax.random.fold_in(key, index[0]),
-            rows.tokens,
-            rows.prompt_len,
-        )
-        graded, _ = grade(task, rows.problems, jax.device_get(rollouts))
-        rewards.append(graded.reward[:real])
-    return np.concatenate(rewards)
 
 
 def optimizer_of(section, num_updates):

@@ -12,16 +12,17 @@ import argparse
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
 
-from experiments import building, cli, pipeline, verifier_quality
+from experiments import building, cli, drawing, pipeline, verifier_quality
 from experiments import run as runner
 from experiments import verifier as verifier_stage
 from experiments.problems import problem_set
 from experiments.stages import StageError
 from pavjax import evaluate, labels
 from pavjax.runtime import checkpoint
+
+ROWS_PER_BATCH = 2_048  # traces drawn at once
 
 
 def run(job, workspace):
@@ -45,20 +46,17 @@ def run(job, workspace):
 
 def pass_at_n(task, model, problems, key, *, num_samples, progress=None):
     """Sampled accuracy and Pass@N, N up to `num_samples`, with intervals."""
-    sampler = building.make_sampler(task, model.policy, num_samples)
-    size = min(max(1, 2_048 // num_samples), len(problems.ids))
-    successes, num_tokens = [], 0
-    for index, real in building.batches(len(problems.ids), size):
-        rows = problems.rows(index)
-        rollouts = sampler(
-            *(model.params, jax.random.fold_in(key, index[0])),
-            *(rows.tokens, rows.prompt_len),
-        )
-        graded, _ = building.grade(task, rows.problems, jax.device_get(rollouts))
+    sampler = drawing.make_sampler(task, model.policy, num_samples)
+    successes, num_tokens, num_done = [], 0, 0
+    for _, real, graded, _ in drawing.graded_samples(
+        *(task, model.params, sampler, problems, key),
+        batch_size=max(1, ROWS_PER_BATCH // num_samples),
+    ):
         successes.append(graded.reward[:real].sum(1))
         num_tokens += int((graded.length - graded.prompt_len)[:real].sum())
+        num_done += real
         if progress:
-            progress(index[0] + real)
+            progress(num_done)
     successes = np.concatenate(successes).astype(int)
     ns = [2**i for i in range(num_samples.bit_length()) if 2**i <= num_samples]
     accuracy = evaluate.mean_interval(successes / num_samples)
@@ -112,16 +110,13 @@ def judge_fresh_traces(task, judge, policy, problems, key, *, num_samples):
 def fresh_records(task, model, problems, key, num_samples, provers):
     """Traces as the records that the verifier stage reads; the outcome of each is the
     one label of all its prefixes, in the base's column."""
-    sampler = building.make_sampler(task, model.policy, num_samples)
-    size, parts = min(max(1, 2_048 // num_samples), len(problems.ids)), []
-    for index, real in building.batches(len(problems.ids), size):
-        rows = problems.rows(index)
-        rollouts = sampler(
-            *(model.params, jax.random.fold_in(key, index[0])),
-            *(rows.tokens, rows.prompt_len),
-        )
-        graded, _ = building.grade(task, rows.problems, jax.device_get(rollouts))
-        flat = building.flatten(graded)
+    sampler = drawing.make_sampler(task, model.policy, num_samples)
+    parts = []
+    for rows, real, graded, _ in drawing.graded_samples(
+        *(task, model.params, sampler, problems, key),
+        batch_size=max(1, ROWS_PER_BATCH // num_samples),
+    ):
+        flat = drawing.flatten(graded)
         problem_id = np.repeat(np.asarray(rows.ids, np.int32), num_samples)
         part = {**flat, "problem_id": problem_id, "source": np.zeros_like(problem_id)}
         parts.append({name: x[: real * num_samples] for name, x in part.items()})

@@ -5,10 +5,9 @@ import functools
 import jax
 import numpy as np
 
-from experiments import building
+from experiments import drawing
 from experiments.search_methods import Searcher
 from pavjax import arrays, evaluate, labels
-from pavjax.tasks import encoding
 from pavjax.types import Rollouts
 
 
@@ -26,11 +25,11 @@ class Collector:
             self.searcher = Searcher(task, provers[0], judge, judge, search)
         self.num_prefixes = task.max_steps + 1
         base = provers[0]
-        self.sampler = building.make_sampler(
+        self.sampler = drawing.make_sampler(
             task, base.policy, section["num_seed_traces"], section["temperature"]
         )
         self.branchers = [
-            building.make_brancher(task, model.policy, section["temperature"])
+            drawing.make_brancher(task, model.policy, section["temperature"])
             for model in provers
         ]
         self.branch_points = jax.jit(
@@ -68,10 +67,10 @@ class Collector:
         rollouts = self.sampler(
             self.provers[0].params, key, problems.tokens, problems.prompt_len
         )
-        rollouts, _ = building.grade(
+        rollouts, _ = drawing.grade(
             self.task, problems.problems, jax.device_get(rollouts)
         )
-        flat = building.flatten(rollouts)
+        flat = drawing.flatten(rollouts)
         self._charge(self.provers[0], flat.length, flat.prompt_len)
         return self._seed_records(problems, flat, branch=-1)
 
@@ -85,7 +84,7 @@ class Collector:
         self._charge_search(problems, written, width)
         tokens, length = (x[:, : hard["num_traces"]] for x in (tokens, length))
         prompt_len = np.repeat(problems.prompt_len[:, None], tokens.shape[1], axis=1)
-        step_ids = building.step_ids(self.task, tokens, prompt_len, length)
+        step_ids = drawing.step_ids(self.task, tokens, prompt_len, length)
         flat = tokens.reshape(-1, tokens.shape[-1])
         rollouts = Rollouts(
             tokens=tokens,
@@ -97,8 +96,8 @@ class Collector:
             ).reshape(tokens.shape),
             reward=np.zeros(length.shape, np.float32),
         )
-        rollouts, _ = building.grade(self.task, problems.problems, rollouts)
-        flat = building.flatten(rollouts)
+        rollouts, _ = drawing.grade(self.task, problems.problems, rollouts)
+        flat = drawing.flatten(rollouts)
         return self._seed_records(problems, flat, branch=self.num_prefixes)
 
     def _seed_records(self, problems, rollouts, branch):
@@ -131,30 +130,25 @@ class Collector:
         for p, model in enumerate(self.provers):
             prover_key = jax.random.fold_in(key, p)
             size = self.section["batch_size"]
-            for rows, real in building.batches(len(is_open), size):
+            for rows, real in drawing.batches(len(is_open), size):
                 open_rows = is_open[rows] & (np.arange(size) < real)[:, None]
-                # Every completion of every prefix is one branch: [G, S * n].
-                traces = self._complete(
-                    p,
-                    jax.random.fold_in(prover_key, rows[0]),
-                    seeds["tokens"][rows],
-                    np.repeat(prefix_len[rows], num_samples, axis=1),
-                    np.repeat(open_rows, num_samples, axis=1),
+                batch_key = jax.random.fold_in(prover_key, rows[0])
+                *traces, rewards = drawing.complete(
+                    *(self.task, functools.partial(self._draw, p, batch_key)),
+                    [by_id[i] for i in seeds["problem_id"][rows]],
+                    *(seeds["tokens"][rows], prefix_len[rows], open_rows, num_samples),
                 )
-                rewards = self._grade(seeds, rows, traces, by_id)
-                rewards = rewards.reshape(*open_rows.shape, num_samples)
                 counts = labels.count_completions(rewards, open_rows)
                 seeds["successes"][rows[:real], :-1, p] += counts[0][:real]
                 seeds["attempts"][rows[:real], :-1, p] += counts[1][:real]
-                tried = np.repeat(prefix_len[rows], num_samples, axis=1)
-                active = np.repeat(open_rows, num_samples, axis=1)
-                self._charge(model, traces[1][active], tried[active])
+                start = prefix_len[rows][open_rows][:, None]
+                self._charge(model, traces[1][open_rows], start)
                 kept.append(
                     self._kept_records(p, seeds, rows, traces, rewards, open_rows)
                 )
         return kept
 
-    def _complete(self, p, key, tokens, prefix_len, active):
+    def _draw(self, p, key, tokens, prefix_len, active):
         result = self.branchers[p](
             self.provers[p].params, key, tokens, prefix_len, active
         )
@@ -163,32 +157,19 @@ class Collector:
         # A completion may not outgrow what a trace of the task may hold.
         return traces[:, :, :width], np.minimum(length, width), logprobs[:, :, :width]
 
-    def _grade(self, seeds, rows, traces, by_id):
-        tokens, length, _ = traces
-        branches = tokens.shape[1]
-        responses = encoding.decode_responses(
-            self.task,
-            tokens.reshape(-1, tokens.shape[-1]),
-            np.repeat(seeds["prompt_len"][rows], branches),
-            length.reshape(-1),
-        )
-        problems = [
-            by_id[i] for i in seeds["problem_id"][rows] for _ in range(branches)
-        ]
-        return encoding.grade_batch(self.task, problems, responses)
-
     def _kept_records(self, p, seeds, rows, traces, rewards, open_rows):
         """The first `keep_completions` completions of every prefix, as records."""
         num_kept = self.section["keep_completions"]
         row, branch = np.nonzero(open_rows)
         row, branch = np.repeat(row, num_kept), np.repeat(branch, num_kept)
         sample = np.tile(np.arange(num_kept), len(row) // max(num_kept, 1))
-        column = branch * rewards.shape[-1] + sample
         # Of all completions, kept or not: one shape, compiled once.
-        prompt_len = np.broadcast_to(seeds["prompt_len"][rows, None], traces[1].shape)
-        step_ids = building.step_ids(self.task, traces[0], prompt_len, traces[1])
-        step_ids = step_ids[row, column]
-        tokens, length, logprobs = (x[row, column] for x in traces)
+        prompt_len = seeds["prompt_len"][rows, None, None]
+        prompt_len = np.broadcast_to(prompt_len, rewards.shape)
+        step_ids = drawing.step_ids(self.task, traces[0], prompt_len, traces[1])
+        tokens, length, logprobs, step_ids = (
+            x[row, branch, sample] for x in (*traces, step_ids)
+        )
         source = {name: seeds[name][rows][row] for name in seeds}
         if p == 0:
             is_shared = (step_ids >= 0) & (step_ids < branch[:, None])
@@ -215,7 +196,7 @@ class Collector:
     def _reference_logprobs(self, tokens, step_ids):
         """Log-probs of the responses by the base, batch by batch of one shape."""
         parts = []
-        for rows, real in building.batches(len(tokens), 256):
+        for rows, real in drawing.batches(len(tokens), 256):
             part = self.score(self.provers[0].params, tokens[rows])
             parts.append(np.where(step_ids[rows] >= 0, part, 0)[:real])
         if not parts:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import building, fitting
+from experiments import building, drawing, fitting
 from experiments import evaluate as evaluate_stage
 from experiments import run as runner
 from experiments.problems import problem_sets
@@ -44,21 +44,19 @@ def run(job, workspace):
     keys = dict(zip(("data", "sample", "test"), jax.random.split(key, 3), strict=True))
     step_fn = make_step(workspace, task, start, judge, problems["train"], section, keys)
 
-    sampler = building.make_sampler(task, start.policy, section["num_test_samples"])
+    sampler = drawing.make_sampler(task, start.policy, section["num_test_samples"])
 
     value_error = make_value_error(task, start.policy, judge, problems["train"])
 
     def validate(state, step):
-        policy = building.Model(
-            start.policy, state.params["policy"], start.config, start.size
-        )
-        rewards = building.accuracy_of(
-            *(task, policy, sampler, problems["test"], keys["test"]),
+        params = state.params["policy"]
+        rewards = drawing.accuracy_of(
+            *(task, params, sampler, problems["test"], keys["test"]),
             batch_size=section["rows_per_batch"] // section["num_test_samples"],
         )
         error = value_error(
-            policy.params,
-            policy.params if is_refreshed(section) else base.params,
+            params,
+            params if is_refreshed(section) else base.params,
             state.params.get("verifier", judge.params),
             jax.random.fold_in(keys["test"], step),
         )
@@ -163,7 +161,7 @@ def make_step(workspace, task, start, judge, problems, section, keys):
         train.make_update(loss_fn, optimizer, accumulate=section["accumulate"]),
         donate_argnums=0,
     )
-    sampler = building.make_sampler(
+    sampler = drawing.make_sampler(
         task, policy, section["num_samples"], section["temperature"]
     )
     draw = batch_drawer(keys["data"])
@@ -172,11 +170,9 @@ def make_step(workspace, task, start, judge, problems, section, keys):
         return sampler(params["policy"], key, rows.tokens, rows.prompt_len)
 
     def grade_fn(rows, rollouts):
-        graded, responses = building.grade(
-            task, rows.problems, jax.device_get(rollouts)
-        )
+        graded, responses = drawing.grade(task, rows.problems, jax.device_get(rollouts))
         metrics = trace_metrics(task, graded, responses)
-        charge(workspace.costs, start, judge, section, building.flatten(graded))
+        charge(workspace.costs, start, judge, section, drawing.flatten(graded))
         return graded, metrics
 
     def with_initial(params, rollouts):

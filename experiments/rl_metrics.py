@@ -5,9 +5,8 @@ import functools
 import jax
 import numpy as np
 
-from experiments import building
+from experiments import drawing
 from pavjax import grading, labels, pav
-from pavjax.tasks import encoding
 
 
 def trace_metrics(task, rollouts, responses):
@@ -35,8 +34,8 @@ def make_value_error(task, policy, judge, problems, *, num_problems=16, num_samp
     moves; this is the number that shows it.
     """
     rows = problems.rows(np.arange(num_problems) % len(problems.ids))
-    sampler = building.make_sampler(task, policy, 1)
-    brancher = building.make_brancher(task, policy)
+    sampler = drawing.make_sampler(task, policy, 1)
+    brancher = drawing.make_brancher(task, policy)
 
     @jax.jit
     def judged(params, traces):
@@ -48,11 +47,11 @@ def make_value_error(task, policy, judge, problems, *, num_problems=16, num_samp
 
     def value_error(policy_params, prover_params, verifier_params, key):
         draw_key, branch_key = jax.random.split(key)
-        traces = building.flatten(
+        traces = drawing.flatten(
             sampler(policy_params, draw_key, rows.tokens, rows.prompt_len)
         )
         values, prefix_len, is_open = jax.device_get(judged(verifier_params, traces))
-        rewards = complete(
+        *_, rewards = drawing.complete(
             *(task, functools.partial(brancher, prover_params, branch_key)),
             *(rows.problems, traces.tokens, prefix_len, is_open, num_samples),
         )
@@ -62,19 +61,3 @@ def make_value_error(task, policy, judge, problems, *, num_problems=16, num_samp
         return float(np.sqrt(max(square[is_open].mean(), 0)))
 
     return value_error
-
-
-def complete(task, draw, problems, tokens, prefix_len, is_open, num_samples):
-    """Rewards [G S n] of n completions of every open prefix of traces [G T]."""
-    repeated = np.repeat(prefix_len, num_samples, axis=1)
-    active = np.repeat(is_open, num_samples, axis=1)
-    traces, length, _ = jax.device_get(draw(tokens, repeated, active))
-    branches = repeated.shape[1]
-    prompt_len = prefix_len[:, 0].repeat(branches)
-    responses = encoding.decode_responses(
-        task, traces.reshape(-1, traces.shape[-1]), prompt_len, length.ravel()
-    )
-    graded = encoding.grade_batch(
-        task, [p for p in problems for _ in range(branches)], responses
-    )
-    return graded.reshape(*is_open.shape, num_samples)

@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import building
+from experiments import drawing
 from pavjax import evaluate, grading, guided_decoding, pav, provers
 from pavjax.decoding import Sampling
-from pavjax.tasks import encoding
 
 
 class Searcher:
@@ -43,22 +42,15 @@ class Searcher:
         num_steps, prompt_len [B N], answer [B N] (an id per distinct answer; -1 none).
         """
         section = self.section
-        sampler = building.make_sampler(
+        sampler = drawing.make_sampler(
             self.task, self.base.policy, num_samples, section["temperature"]
         )
         parts = []
-        size = max(1, section["rows_per_batch"] // num_samples)
-        size = min(size, len(problems.ids))
-        for index, real in building.batches(len(problems.ids), size):
-            rows = problems.rows(index)
-            batch_key = jax.random.fold_in(key, index[0])
-            rollouts = sampler(
-                self.base.params, batch_key, rows.tokens, rows.prompt_len
-            )
-            rollouts, responses = building.grade(
-                self.task, rows.problems, jax.device_get(rollouts)
-            )
-            flat = building.flatten(rollouts)
+        for _, real, rollouts, responses in drawing.graded_samples(
+            *(self.task, self.base.params, sampler, problems, key),
+            batch_size=max(1, section["rows_per_batch"] // num_samples),
+        ):
+            flat = drawing.flatten(rollouts)
             found = {
                 "values": np.asarray(self.values["PAV"](self.judge.params, flat)),
                 "orm": np.asarray(self.values["ORM"](self.orm.params, flat))[:, -1, 0],
@@ -77,7 +69,7 @@ class Searcher:
 
     @functools.cached_property
     def _search(self):
-        limits = building.step_limits(self.task)
+        limits = drawing.step_limits(self.task)
 
         @functools.partial(jax.jit, static_argnames="width")
         def search(base_params, judge_params, key, tokens, prompt_len, rule, *, width):
@@ -106,7 +98,9 @@ class Searcher:
         parts = []
         for rows, real, found in self._searched(problems, key, width, rule):
             tokens, length, values, written = found
-            reward = self._grade(rows, tokens, length)
+            reward, _ = drawing.grade_traces(
+                self.task, rows.problems, tokens, rows.prompt_len[:, None], length
+            )
             # The paper's rule: the final candidate is the one of highest Q^pi.
             best = values[..., 0].argmax(axis=1)
             every = np.arange(len(best))
@@ -142,7 +136,7 @@ class Searcher:
         rows_of_one = width * self.section["candidates"]
         size = max(1, min(self.section["rows_per_batch"] // rows_of_one, 128))
         size = min(size, len(problems.ids))
-        for index, real in building.batches(len(problems.ids), size):
+        for index, real in drawing.batches(len(problems.ids), size):
             rows = problems.rows(index)
             batch_key = jax.random.fold_in(key, index[0])
             found = self._search(
@@ -152,19 +146,9 @@ class Searcher:
             )
             yield rows, real, jax.device_get(found)
 
-    def _grade(self, rows, tokens, length):
-        shape = length.shape
-        prompt_len = np.repeat(rows.prompt_len, shape[1])
-        responses = encoding.decode_responses(
-            self.task, tokens.reshape(-1, tokens.shape[-1]), prompt_len, length.ravel()
-        )
-        repeated = [p for p in rows.problems for _ in range(shape[1])]
-        graded = encoding.grade_batch(self.task, repeated, responses)
-        return graded.reshape(shape)
-
     def trace_values(self, tokens, prompt_len, length):
         """V of every prefix of given traces [B T]: [B S P]."""
-        step_ids = building.step_ids(self.task, tokens, prompt_len, length)
+        step_ids = drawing.step_ids(self.task, tokens, prompt_len, length)
 
         @jax.jit
         def values(params, tokens, prompt_len, step_ids):

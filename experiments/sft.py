@@ -12,7 +12,7 @@ import functools
 import jax
 import numpy as np
 
-from experiments import building, fitting
+from experiments import building, drawing, fitting
 from experiments import run as runner
 from experiments.problems import problem_sets
 from pavjax import evaluate, losses, train
@@ -92,13 +92,13 @@ def train_policy(
         return update(state, batch)
 
     validation_loss = jax.jit(lambda params, batch: loss_fn(params, batch)[0])
-    sampler = building.make_sampler(task, policy, 4)
+    sampler = drawing.make_sampler(task, policy, 4)
 
     def validate(state, step):
         held_out = {name: examples["validation"][name] for name in rows}
-        mine = building.Model(policy, state.params["policy"], model, size)
-        rewards = building.accuracy_of(
-            *(task, mine, sampler, problems, sample_key), batch_size=64
+        rewards = drawing.accuracy_of(
+            *(task, state.params["policy"], sampler, problems, sample_key),
+            batch_size=64,
         )
         return {
             "validation_loss": float(validation_loss(state.params, held_out)),

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import building, fitting, verifier_quality
+from experiments import building, drawing, fitting, verifier_quality
 from experiments import run as runner
 from pavjax import arrays, data, evaluate, labels, losses, train
 from pavjax.runtime import checkpoint, sharding
@@ -234,7 +234,7 @@ def make_scorer(verifier, batch_size=256, inputs=INPUTS):
 
     def score(params, records):
         parts, count = [], len(records["length"])
-        for index, real in building.batches(count, min(batch_size, count)):
+        for index, real in drawing.batches(count, min(batch_size, count)):
             parts.append(np.asarray(forward(params, rows_of(records, index)))[:real])
         return np.concatenate(parts)
 

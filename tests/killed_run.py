@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from experiments import building, run, search
+from experiments import drawing, run, search
 from experiments.stages import Workspace
 from pavjax import data
 from pavjax.runtime.checkpoint import Checkpointer
@@ -24,7 +24,7 @@ MOMENTS = {
     "verifier.main": (MetricsWriter, "write", 3),  # after 2 and 4
     "orm": (Workspace, "write_results", 1),
     "search": (search.Units, "_keep", 4),
-    "evaluate.sft": (building, "grade", 1),
+    "evaluate.sft": (drawing, "grade", 1),
     "rl.orm.seed0": (MetricsWriter, "write", 2),  # a checkpoint after every iteration
     "rl.pav.seed0": (Workspace, "write_results", 1),
 }

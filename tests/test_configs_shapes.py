@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from test_configs import ROOT, presets
 
-from experiments import building, cli
+from experiments import building, cli, drawing
 from experiments.pipeline import plan
 from pavjax.runtime import sharding
 
@@ -44,7 +44,7 @@ def test_every_policy_predicts_and_writes_the_longest_trace(config):
         assert logits.dtype == jnp.float32
         assert size.vocab_size == task.tokenizer.vocab_size
         prompts = jax.ShapeDtypeStruct((2, task.max_prompt_len), jnp.int32)
-        sampler = building.make_sampler(task, policy, num_samples=3)
+        sampler = drawing.make_sampler(task, policy, num_samples=3)
         rollouts = jax.eval_shape(sampler, params, KEY, prompts, prompt_len)
         assert rollouts.tokens.shape == (2, 3, tokens.shape[1])
 

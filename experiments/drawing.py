@@ -1,0 +1,152 @@
+"""Drawing traces with a policy, and grading them."""
+
+import jax
+import numpy as np
+
+from pavjax import arrays, decoding
+from pavjax.tasks import encoding
+from pavjax.types import Rollouts
+
+
+def step_limits(task):
+    """How long the steps of a task may be, and how they end, for a search."""
+    return decoding.StepLimits(
+        max_steps=task.max_steps,
+        max_step_len=task.max_step_len,
+        newline_id=task.tokenizer.newline_id,
+        end_id=task.tokenizer.end_id,
+    )
+
+
+def make_sampler(task, policy, num_samples, temperature=1.0):
+    """Compiled: sampler(params, key, tokens [B Tp], prompt_len [B]) -> Rollouts."""
+
+    @jax.jit
+    def sampler(params, key, tokens, prompt_len):
+        return decoding.sample(
+            *(params, key, tokens, prompt_len),
+            policy=policy,
+            num_samples=num_samples,
+            max_tokens=task.max_response_len,
+            newline_id=task.tokenizer.newline_id,
+            end_id=task.tokenizer.end_id,
+            max_steps=task.max_steps,
+            sampling=decoding.Sampling(temperature=temperature),
+        )
+
+    return sampler
+
+
+def make_brancher(task, policy, temperature=1.0):
+    """Compiled: brancher(params, key, tokens [G T], prefix_len [G M], active [G M]) ->
+    (traces [G M T'], length [G M], logprobs [G M T']); see `decoding.branch`."""
+
+    @jax.jit
+    def brancher(params, key, tokens, prefix_len, active):
+        return decoding.branch(
+            *(params, key, tokens, prefix_len, active),
+            policy=policy,
+            max_tokens=task.max_response_len,
+            end_id=task.tokenizer.end_id,
+            sampling=decoding.Sampling(temperature=temperature),
+        )
+
+    return brancher
+
+
+def complete(task, draw, problems, tokens, prefix_len, is_open, num_samples):
+    """Draw and grade n completions of every open prefix of a trace of each of G
+    problems: -> tokens [G S n T'], length [G S n], logprobs [G S n T'], reward [G S n].
+
+    draw(tokens [G T], prefix_len [G M], active [G M]): a brancher with its policy and
+    key. prefix_len, is_open [G S], the bare prompt first; what is drawn of a prefix
+    that is not open means nothing.
+    """
+    # Every completion of every prefix is one branch: M = S * n.
+    traces = draw(
+        tokens,
+        np.repeat(prefix_len, num_samples, axis=1),
+        np.repeat(is_open, num_samples, axis=1),
+    )
+    traces = jax.device_get(traces)
+    reward, _ = grade_traces(task, problems, traces[0], prefix_len[:, :1], traces[1])
+    shape = (*is_open.shape, num_samples)
+    return tuple(x.reshape(*shape, *x.shape[2:]) for x in (*traces, reward))
+
+
+def graded_samples(task, params, sampler, problem_set, key, *, batch_size):
+    """Draw and grade samples of every problem, batch by batch: yields (rows, number of
+    real ones among them, Rollouts [B N ...] with reward, responses)."""
+    batch_size = min(batch_size, len(problem_set.ids))
+    for index, real in batches(len(problem_set.ids), batch_size):
+        rows = problem_set.rows(index)
+        batch_key = jax.random.fold_in(key, index[0])
+        rollouts = sampler(params, batch_key, rows.tokens, rows.prompt_len)
+        yield rows, real, *grade(task, rows.problems, jax.device_get(rollouts))
+
+
+def accuracy_of(task, params, sampler, problem_set, key, *, batch_size):
+    """Sampled accuracy: [B N] rewards of every problem."""
+    found = graded_samples(
+        task, params, sampler, problem_set, key, batch_size=batch_size
+    )
+    return np.concatenate([rollouts.reward[:real] for _, real, rollouts, _ in found])
+
+
+def grade(task, problems, rollouts):
+    """Grade [B N] rollouts on the host: -> (Rollouts with reward, responses)."""
+    reward, responses = grade_traces(
+        *(task, problems, rollouts.tokens, rollouts.prompt_len, rollouts.length)
+    )
+    return rollouts.replace(reward=reward), responses
+
+
+def grade_traces(task, problems, tokens, prompt_len, length):
+    """Grade N traces of each of B problems: -> (reward [B N], responses).
+
+    tokens [B N T], prompt_len [B N] or [B 1], length [B N]; the responses are a list of
+    B * N str, problem by problem.
+    """
+    tokens, length = np.asarray(tokens), np.asarray(length)
+    responses = encoding.decode_responses(
+        task,
+        tokens.reshape(-1, tokens.shape[-1]),
+        np.broadcast_to(prompt_len, length.shape).ravel(),
+        length.ravel(),
+    )
+    repeated = [problem for problem in problems for _ in range(length.shape[1])]
+    reward = encoding.grade_batch(task, repeated, responses)
+    return reward.reshape(length.shape), responses
+
+
+_step_ids_of = jax.jit(
+    arrays.step_ids_of, static_argnames=("newline_id", "end_id", "max_steps")
+)
+
+
+def step_ids(task, tokens, prompt_len, length):
+    """Which step each token of drawn traces [*B T] belongs to, on the host."""
+    return np.asarray(
+        _step_ids_of(
+            *(tokens, prompt_len, length),
+            newline_id=task.tokenizer.newline_id,
+            end_id=task.tokenizer.end_id,
+            max_steps=task.max_steps,
+        )
+    )
+
+
+def flatten(rollouts: Rollouts):
+    """[B N ...] -> [B * N ...], on the host."""
+    return jax.tree.map(
+        lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), jax.device_get(rollouts)
+    )
+
+
+def batches(count, size):
+    """Index arrays that cover 0 .. count - 1 in order; the last is filled up with
+    repetitions of its last entry, so that every batch has the same shape. Yields
+    (index [size], number of real entries)."""
+    for start in range(0, count, size):
+        index = np.arange(start, start + size)
+        yield np.minimum(index, count - 1), min(size, count - start)
