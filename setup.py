@@ -9,6 +9,7 @@ setup(
     "reinforcement learning (arXiv:2410.08146)",
     license="Apache-2.0",
     python_requires=">=3.11",
+    # The library alone: experiments/ and configs/ are run from a checkout.
     packages=find_packages(include=["pavjax", "pavjax.*"]),
     install_requires=[
         # jax 0.11 ended support for Python 3.11, and flax 0.12.12 needs jax 0.11:

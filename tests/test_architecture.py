@@ -3,10 +3,13 @@
 import ast
 import functools
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import pavjax
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("pavjax", "experiments", "configs")
@@ -38,6 +41,7 @@ OWNERS = {
     "wandb": ("pavjax/runtime/metrics.py",),
 }
 EVERYWHERE = {"jax", "chex", "numpy"}
+HEAVY = {"flax", "orbax", "tensorflow_datasets", "array_record", "matplotlib", "scipy"}
 DRAWERS = {"util", "utils", "helper", "helpers", "misc", "common"}
 
 
@@ -82,13 +86,35 @@ def test_imports_go_to_lower_floors_only(file):
             assert first in {"configs", "ml_collections", "math"}, module
         elif unit is None or unit == "__init__":
             continue  # experiments, and the list of public names, see all of pavjax
-        elif first == "pavjax" and rest[0] != unit:
+        elif first == "pavjax" and rest[:1] != [unit]:
+            assert rest, f"{name_of(file)} imports all of pavjax: say which part"
             assert floor_of(rest[0]) < floor_of(unit), (
                 f"{name_of(file)} (floor {floor_of(unit)}) imports {module} "
                 f"(floor {floor_of(rest[0])})"
             )
         else:
             assert first not in ("experiments", "configs"), module
+
+
+def test_the_package_itself_loads_no_heavy_library():
+    """So that `from pavjax import pav` waits for jax alone: names that bring more are
+    imported from their own sub-package."""
+    code = "import sys, pavjax; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True
+    )
+    assert not HEAVY & set(done.stdout.decode().split())
+
+
+def test_the_public_names_are_there_and_sorted():
+    assert list(pavjax.__all__) == sorted(set(pavjax.__all__))
+    assert all(hasattr(pavjax, name) for name in pavjax.__all__)
+
+
+def test_every_folder_of_the_library_is_a_package():
+    """`pip install` without -e leaves out a folder that has no __init__.py."""
+    folders = {f.parent for f in FILES if unit_of(f)}
+    assert not [name_of(f) for f in folders if not (f / "__init__.py").exists()]
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
