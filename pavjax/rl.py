@@ -118,9 +118,13 @@ def make_credit_fn(verifier, rule, *, num_prefixes, baseline):
 
 
 def init_baseline(policy_params, width):
-    """The token-level value function: a copy of the policy and a linear head at 0."""
+    """The token-level value function: a copy of the policy and a linear head at 0.
+
+    policy_params: a dict. Its `unembed` is left out: the head reads hidden states.
+    """
+    backbone = {name: x for name, x in policy_params.items() if name != "unembed"}
     return {
-        "backbone": jax.tree.map(jnp.copy, policy_params),
+        "backbone": jax.tree.map(jnp.copy, backbone),
         "kernel": jnp.zeros((width,)),
         "bias": jnp.zeros(()),
     }
