@@ -45,7 +45,7 @@ def tiny(config):
 
 def small(config):
     tiny(config)
-    config.task.arithmetic.num_digits = 7
+    config.task.arithmetic.num_digits = 6
     config.task.update(num_train=20_000, num_validation=200)
     config.policies.base.update(num_updates=500, error_rate=0.65)
     config.policies.strong.update(num_updates=200, error_rate=0.4)
