@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import jax
 
-from experiments.pipeline import parse_prover
+from experiments.prover_names import parse_prover
 from experiments.stages import StageError
 from pavjax import evaluate
 from pavjax.nets import TransformerConfig, make_policy, make_verifier

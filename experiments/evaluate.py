@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import building, cli, drawing, pipeline, verifier_quality
+from experiments import building, cli, drawing, verifier_quality
 from experiments import run as runner
 from experiments import verifier as verifier_stage
+from experiments.job_settings import task_settings
 from experiments.problems import problem_set
 from experiments.stages import StageError
 from pavjax import evaluate, labels
@@ -145,7 +146,7 @@ def main(argv=None):
     cli.add_debug_flag(parser)
     options = parser.parse_args(argv)
     config = cli.load_config(options.config)
-    settings = pipeline.task_settings(config, "num_test")
+    settings = task_settings(config, "num_test")
     task = building.task_of(settings)
     checkpoints = checkpoints_in(options.checkpoint)
     step = options.step or building.chosen_step(checkpoints)

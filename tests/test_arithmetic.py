@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from demonstrations import check_first_wrong_steps, demonstrations_of, problems_of
 
 from pavjax import arrays
 from pavjax.tasks import make_task
@@ -18,22 +19,12 @@ from pavjax.tasks.encoding import (
 )
 from pavjax.types import Problem
 
-NUM_PROBLEMS = 300
 STEP = re.compile(r"(\d)\+(\d)\+([01])=([01]\d)")
 
 
 @pytest.fixture(scope="module", params=[1, 2, 6])
 def task(request):
     return make_task("arithmetic", num_digits=request.param)
-
-
-def problems_of(task, count=NUM_PROBLEMS):
-    return [task.problem(index) for index in range(count)]
-
-
-def demonstrations_of(task, problems, error_rate, seed=0):
-    rng = np.random.default_rng(seed)
-    return [task.demonstration(problem, rng, error_rate) for problem in problems]
 
 
 def test_the_example_of_the_docstring():
@@ -73,7 +64,7 @@ def test_true_demonstrations_are_right_in_every_step(task):
     responses = demonstrations_of(task, problems, 0)
     assert grade_batch(task, problems, responses).all()
     correct = steps_correct_batch(task, problems, responses)
-    assert correct.shape == (NUM_PROBLEMS, task.max_steps)
+    assert correct.shape == (len(problems), task.max_steps)
     assert correct.all()
 
 
@@ -93,18 +84,7 @@ def first_false_column(problem, response):
 
 
 def test_the_oracle_finds_exactly_the_first_wrong_step(task):
-    problems = problems_of(task)
-    num_wrong = 0
-    for problem, response in zip(
-        problems, demonstrations_of(task, problems, 0.3), strict=True
-    ):
-        first = first_false_column(problem, response)
-        num_steps = response.count("\n") + 1
-        right = num_steps if first is None else first
-        expected = [h < right for h in range(num_steps)]
-        assert task.steps_correct(problem, response) == expected
-        num_wrong += first is not None
-    assert num_wrong > 0.2 * NUM_PROBLEMS
+    assert check_first_wrong_steps(task, first_false_column) > 0.2
 
 
 def test_no_wrong_demonstration_is_graded_right(task):
@@ -203,7 +183,7 @@ def test_encoding_and_decoding_are_inverse(task):
     assert decode_responses(task, tokens, prompt_len, length) == responses
     prompts, prompts_len = encode_prompts(task, problems)
     assert (prompts_len == prompt_len).all()
-    for row in range(NUM_PROBLEMS):
+    for row in range(len(problems)):
         prompt = tokens[row, : prompt_len[row]]
         assert (prompts[row, : prompt_len[row]] == prompt).all()
         assert task.tokenizer.decode(prompt) == problems[row].prompt

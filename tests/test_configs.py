@@ -9,7 +9,8 @@ import pytest
 from fake_stage import make_job
 
 from experiments import cli, sweep
-from experiments.pipeline import plan, provers_of
+from experiments.pipeline import plan
+from experiments.prover_names import provers_of
 from experiments.stages import StageError
 from pavjax.runtime.atomic import write_json_atomic
 from pavjax.tasks import make_task

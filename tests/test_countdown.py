@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from demonstrations import check_first_wrong_steps, demonstrations_of, problems_of
 
 from pavjax.tasks import countdown
 from pavjax.tasks.encoding import (
@@ -18,7 +19,6 @@ from pavjax.tasks.encoding import (
 from pavjax.tasks.reachable import can_reach, reachable
 from pavjax.types import Problem
 
-NUM_PROBLEMS = 250
 MAX_VALUE = 999
 EXAMPLE = Problem(prompt="2 3 7 8=40\n", answer="40")
 SOLUTION = "7-3=4;2 4 8\n8+2=10;4 10\n10*4=40;40\n#(8+2)*(7-3)"
@@ -27,15 +27,6 @@ SOLUTION = "7-3=4;2 4 8\n8+2=10;4 10\n10*4=40;40\n#(8+2)*(7-3)"
 @pytest.fixture(scope="module", params=[2, 3, 4])
 def task(request):
     return countdown(num_numbers=request.param)
-
-
-def problems_of(task, count=NUM_PROBLEMS):
-    return [task.problem(index) for index in range(count)]
-
-
-def demonstrations_of(task, problems, error_rate, seed=0):
-    rng = np.random.default_rng(seed)
-    return [task.demonstration(problem, rng, error_rate) for problem in problems]
 
 
 @functools.cache
@@ -145,17 +136,7 @@ def first_wrong_step(problem, response):
 
 
 def test_the_oracle_finds_exactly_the_first_wrong_step(task):
-    problems = problems_of(task)
-    num_wrong = 0
-    for problem, response in zip(
-        problems, demonstrations_of(task, problems, 0.3), strict=True
-    ):
-        first = first_wrong_step(problem, response)
-        right = task.max_steps if first is None else first
-        expected = [h < right for h in range(task.max_steps)]
-        assert task.steps_correct(problem, response) == expected
-        num_wrong += first is not None
-    assert num_wrong > 0.15 * NUM_PROBLEMS
+    assert check_first_wrong_steps(task, first_wrong_step) > 0.15
 
 
 def test_no_wrong_demonstration_is_graded_right(task):
@@ -172,7 +153,7 @@ def test_errors_come_at_the_rate_asked_for_and_in_both_kinds():
     """The first step of 1,000 demonstrations at 30 %: a standard error of 1.45 points;
     5 of them is a false alarm once in 1.7 million seeds (and the seed is fixed)."""
     task = countdown()
-    problems = problems_of(task) * 4
+    problems = problems_of(task, 250) * 4
     untrue = dead_end = 0
     for problem, response in zip(
         problems, demonstrations_of(task, problems, 0.3), strict=True
