@@ -87,6 +87,7 @@ def micro(config):
     config.rl.update(seeds=(0,), num_iterations=2, batch_size=8, num_samples=4)
     config.rl.update(methods=("orm", "pav"), evaluate_every=1, num_pass_at=4)
     config.rl.num_test_samples = 4
+    config.rl.variants.pav.refresh_learning_rate = 1e-4
     config.evaluate.num_samples = 4
     config.logging.every = 1
 
