@@ -36,7 +36,7 @@ OWNERS = {
     "absl": ("experiments/",),
     "matplotlib": ("experiments/report",),
     "scipy": ("pavjax/evaluate/",),
-    "rich": ("pavjax/runtime/progress.py",),
+    "rich": ("pavjax/runtime/progress.py", "experiments/theory.py"),
     "tensorboardX": ("pavjax/runtime/metrics.py",),
     "wandb": ("pavjax/runtime/metrics.py",),
 }
