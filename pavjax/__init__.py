@@ -5,6 +5,7 @@
     search, guided_decoding   step-level beam search with a policy and a verifier
     rl, train                 REINFORCE with Q^pi + alpha A^mu as the reward
     evaluate                  Pass@K, exact best-of-n, accuracy and compute efficiency
+    tabular                   trees with exact values, for the paper's theory
 
 The names below are light. `pavjax.nets`, `.data`, `.evaluate` and `.runtime` load
 libraries of their own (flax, TFDS, scipy, orbax): import them where they are needed.
@@ -21,6 +22,7 @@ from pavjax import (
     provers,
     rl,
     search,
+    tabular,
     tasks,
     train,
 )
@@ -56,6 +58,7 @@ __all__ = [
     "provers",
     "rl",
     "search",
+    "tabular",
     "tasks",
     "train",
 ]

@@ -57,3 +57,31 @@ def pass_at_k(successes, attempts, k):
     left = xp.maximum(attempts[..., None] - drawn, 1)
     all_fail = xp.prod(failures_left / left, axis=-1)
     return xp.where(attempts >= k, 1 - all_fail, xp.nan)
+
+
+def complementarity(adv_prover, adv_base, probs, state_probs):
+    """What a prover has to offer to a base policy: the two terms of Theorem 3.1.
+
+        distinguishability = E_{s ~ rho} Var_{a ~ pi}[A^mu(s, a)]
+        alignment          = E_{s ~ rho} E_{a ~ pi}[A^mu(s, a) A^pi(s, a)]
+
+    adv_prover A^mu, adv_base A^pi, probs pi(a | s): [*B S A], and state_probs rho(s)
+    [*B S] -> two of [*B]; actions and states that do not exist have probability 0.
+    These are exact expectations; put to Monte-Carlo estimates of A^mu the variance
+    counts their noise as well. Since E_pi A^pi = 0 the alignment is a covariance, and
+    is computed as one, so that offsets per state (which value A is measured against)
+    change neither term.
+
+    The theorem adds the two (Eq. 6; the minus of Eqs. 28 and 29 is a slip). What one
+    small step really gains is the alignment plus the distinguishability of the *base*:
+    see `experiments/theory.py`.
+    """
+
+    def centred(advantages):
+        return advantages - (probs * advantages).sum(-1, keepdims=True)
+
+    def expected(x):
+        return (state_probs * (probs * x).sum(-1)).sum(-1)
+
+    prover = centred(adv_prover)
+    return expected(prover**2), expected(prover * centred(adv_base))
