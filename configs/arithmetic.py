@@ -61,7 +61,7 @@ def small(config):
     config.search.update(best_of=(1, 2, 4, 8, 16, 32), alpha_width=8)
     config.search.alpha_grid = tuple(k / 10 for k in range(11))
     config.evaluate.num_samples = 256
-    config.rl.update(seeds=(0, 1, 2), num_iterations=200, num_pass_at=256)
+    config.rl.update(seeds=(0, 1, 2), num_iterations=200, num_pass_at=64)
     config.rl.methods = ("orm", "pav", "pav_base", "q_value")
 
 
