@@ -13,7 +13,7 @@ VERSIONS = {
     "collect": 1,
     "rft": 1,
     "verifier": 1,
-    "search": 1,
+    "search": 2,
     "evaluate": 1,
     "rl": 1,
     "report": 1,

@@ -6,7 +6,9 @@ out:  accuracy of best-of-N, votes and step-level beams against samples, generat
       python -m experiments.search --config=... --workdir=...
 
 Choices where the paper is silent are documented in `pavjax/search.py`; here: Q^pi of
-the complete trace, by the PAV, is "PAV-as-ORM"; votes weigh by the ORM.
+the complete trace, by the PAV, is "PAV-as-ORM"; votes weigh by the ORM. The PAV picks
+from the final beam (paper, Sec. 4.1); beside it is reported what the ORM, which the
+search has had no chance to exploit, and a majority vote would have picked.
 """
 
 import json

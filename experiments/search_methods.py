@@ -9,6 +9,7 @@ import numpy as np
 from experiments import drawing
 from pavjax import evaluate, grading, guided_decoding, pav, provers
 from pavjax.decoding import Sampling
+from pavjax.types import Rollouts
 
 
 class Searcher:
@@ -61,9 +62,7 @@ class Searcher:
             }
             shape = rollouts.length.shape
             found = {k: v.reshape(*shape, *v.shape[1:]) for k, v in found.items()}
-            answers = [grading.final_answer(text) for text in responses]
-            answers = np.array(answers, object).reshape(shape)
-            found["answer"] = evaluate.answer_ids(answers.tolist())
+            found["answer"] = answer_ids(responses, shape)
             parts.append({name: array[:real] for name, array in found.items()})
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
@@ -91,32 +90,59 @@ class Searcher:
     def beam(self, problems, key, width, rule, progress=None):
         """Step-level beam search on every problem: dict of [B ...] arrays.
 
-        rule: {"prover": column, "k": K, "alpha": alpha}. correct, solved (by any beam),
-        claimed (the verifier's value of the chosen trace), tokens, written [B H],
-        prompt_len; chosen_tokens [B T], chosen_length.
+        rule: {"prover": column, "k": K, "alpha": alpha}. correct; correct_by_orm and
+        correct_by_vote, were the final candidate picked otherwise; solved (by any
+        beam), claimed (the verifier's value of the chosen trace), written [B H],
+        prompt_len; chosen_tokens [B T], chosen_length; final_len [B W].
         """
         parts = []
         for rows, real, found in self._searched(problems, key, width, rule):
             tokens, length, values, written = found
-            reward, _ = drawing.grade_traces(
+            reward, responses = drawing.grade_traces(
                 self.task, rows.problems, tokens, rows.prompt_len[:, None], length
             )
             # The paper's rule: the final candidate is the one of highest Q^pi.
             best = values[..., 0].argmax(axis=1)
+            by_orm = self._orm_values(rows, tokens, length).argmax(axis=1)
+            votes = evaluate.vote_curve(
+                answer_ids(responses, reward.shape), reward, [width]
+            )
             every = np.arange(len(best))
             found = {
                 "correct": reward[every, best],
+                "correct_by_orm": reward[every, by_orm],
+                "correct_by_vote": votes[:, 0],
                 "solved": reward.max(axis=1),
                 "claimed": values[every, best, 0],
                 "written": written,
                 "prompt_len": rows.prompt_len,
                 "chosen_tokens": tokens[every, best],
                 "chosen_length": length[every, best],
+                "final_len": length,
             }
             parts.append({name: array[:real] for name, array in found.items()})
             if progress:
                 progress(sum(len(part["correct"]) for part in parts))
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+    def _orm_values(self, rows, tokens, length):
+        """The ORM's value of each final trace [B W]; -1 of those that are unfinished."""
+        shape = length.shape
+        prompt_len = np.repeat(rows.prompt_len[:, None], shape[1], axis=1)
+        step_ids = drawing.step_ids(self.task, tokens, prompt_len, length)
+        traces = Rollouts(
+            tokens=tokens,
+            prompt_len=prompt_len,
+            length=length,
+            step_ids=step_ids,
+            logprobs=None,  # the ORM's reference has to read the traces itself
+            reward=None,
+        )
+        flat = drawing.flatten(traces)
+        values = np.asarray(self.values["ORM"](self.orm.params, flat))[:, -1, 0]
+        last = np.take_along_axis(tokens, length[..., None] - 1, axis=-1)[..., 0]
+        ended = last == self.task.tokenizer.end_id
+        return np.where(ended, values.reshape(shape), -1)
 
     def final_beams(self, problems, key, width):
         """All final beams of a search by Q^pi, the best first: tokens [B W T] within a
@@ -178,6 +204,18 @@ class Searcher:
             steps = evaluate.sequence_flops(size, stop, start).sum(0) * rows
             total += np.mean(steps + evaluate.sequence_flops(size, found["prompt_len"]))
         return float(total)
+
+    def orm_pick_flops(self, found):
+        """Mean FLOPs of the ORM on all final traces, which it reads anew."""
+        networks = 1 + self.orm.reads_reference
+        flops = evaluate.sequence_flops(self.orm.size, found["final_len"])
+        return float(networks * np.mean(flops.sum(axis=1)))
+
+
+def answer_ids(responses, shape):
+    """An id per distinct answer of a problem, [B N]; -1 where there is none."""
+    answers = [grading.final_answer(text) for text in responses]
+    return evaluate.answer_ids(np.array(answers, object).reshape(shape).tolist())
 
 
 def effective_scores(values, rule):

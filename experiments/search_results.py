@@ -8,6 +8,7 @@ from pavjax.tasks import encoding
 from pavjax.tasks.characters import split_steps
 
 NOT_REACHED = "never reached"
+PICK_FIELDS = ("width", "accuracy", "tokens", "flops")
 
 
 def summarize(
@@ -39,6 +40,7 @@ def summarize(
         },
         "best_of_n": samples,
         "beam": {"Q": curves["Q"], "PAV": curves[default], **curves},
+        "final_pick": final_picks(searcher, beams[default], curves[default]),
         "prover_sweep": [label for label in rules if label != "Q"],
         "default_prover": default,
         "prediction_error": prediction_error(pools, rules[default]),
@@ -125,6 +127,23 @@ def beam_curve(searcher, by_width):
         "tokens": [float(by_width[w]["written"].sum(1).mean()) for w in widths],
         "flops": [searcher.beam_flops(by_width[w], w) for w in widths],
     }
+
+
+def final_picks(searcher, by_width, curve):
+    """The PAV beam, and what it would be were its final candidate picked otherwise."""
+    result = {"by PAV": {name: curve[name] for name in PICK_FIELDS}}
+    found = [by_width[width] for width in curve["width"]]
+    for name, field in (("by ORM", "correct_by_orm"), ("by vote", "correct_by_vote")):
+        more = [0.0] * len(found)
+        if name == "by ORM":
+            more = [searcher.orm_pick_flops(each) for each in found]
+        result[name] = {
+            "width": curve["width"],
+            "accuracy": [interval(each[field]) for each in found],
+            "tokens": curve["tokens"],
+            "flops": [a + b for a, b in zip(curve["flops"], more, strict=True)],
+        }
+    return result
 
 
 def at_equal_cost(cost, orm, pav, plain, per_problem):

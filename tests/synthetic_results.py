@@ -130,6 +130,11 @@ def search():
     for name, entry in beam.items():
         spread = 0.5 if name == "Q" else 0.6
         entry["pass_at_n"] = [interval(a) for a in rising(0.33, 1.0, spread)]
+    picks = {"by PAV": 0.78, "by ORM": 0.85, "by vote": 0.9}
+    final_pick = {
+        name: costly(rising(0.33, top), 2.6, axis="width")
+        for name, top in picks.items()
+    }
     tokens = [150.0, 300.0, 600.0, 1200.0, 2400.0]
     gains = [0.02, 0.05, 0.09, 0.11, 0.14]
     compared = {
@@ -150,6 +155,7 @@ def search():
         },
         "best_of_n": best_of_n,
         "beam": beam,
+        "final_pick": final_pick,
         "prover_sweep": list(tops),
         "default_prover": "Bo4(base)",
         "equal_tokens": {"tokens": tokens, "PAV-Q tokens": tokens, **compared},
@@ -289,10 +295,11 @@ def done_of(index):
 
 
 def write(workdir, change=lambda name, results: results, **overrides):
-    """Write the results of arithmetic:tiny with `overrides` of config fields; returns
-    the report job. change(job name, results): the results to write instead."""
+    """Write the results of arithmetic:tiny with all methods of RL, three seeds, and
+    `overrides` of config fields; returns the report job. change(job name, results): the
+    results to write instead."""
     config = cli.load_config(ROOT / "configs/arithmetic.py:tiny")
-    config.rl.seeds = (0, 1, 2)
+    config.rl.update(seeds=(0, 1, 2), methods=tuple(config.rl.variants))
     for path, value in overrides.items():
         cli.override(config, path, value)
     *jobs, report = plan(config)

@@ -114,6 +114,18 @@ def test_all_stages_end_with_a_table_and_a_report(whole):
 
 
 @pytest.mark.slow
+def test_a_beam_of_one_leaves_nothing_to_pick(whole):
+    """Its one trace is picked by whomever; only the ORM has to read it for that."""
+    record = directory_of("search", whole.workdir) / "results.json"
+    found = json.loads(record.read_text())["final_pick"]
+    pav, orm, vote = (found[f"by {name}"] for name in ("PAV", "ORM", "vote"))
+    assert pav["width"][0] == 1
+    assert pav["accuracy"][0] == orm["accuracy"][0] == vote["accuracy"][0]
+    assert pav["flops"] == vote["flops"]
+    assert all(a < b for a, b in zip(pav["flops"], orm["flops"], strict=True))
+
+
+@pytest.mark.slow
 def test_a_second_run_does_nothing_and_says_so(whole):
     def contents():
         files = [path for path in whole.workdir.rglob("*") if path.is_file()]

@@ -98,7 +98,7 @@ def test_the_page_needs_nothing_outside_itself(report):
 def test_the_full_config_is_shown(report):
     text = (report / "index.html").read_text()
     config = json.loads((report / "config.json").read_text())
-    assert "rl.kl_weight = 0.001" in text
+    assert "rl.kl_weight = 0.01\n" in text
     for name, _ in page.flat(config):
         assert f"{name} = " in text
 

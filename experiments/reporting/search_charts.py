@@ -136,6 +136,32 @@ def pass_at_n_of_beam(results):
     )
 
 
+PICKS = ("by PAV", "by ORM", "by vote")
+
+
+def final_pick(results):
+    search = results.search
+    colours = dict(zip(PICKS, ("PAV", "ORM", "majority vote"), strict=True))
+    series = [
+        from_curve(
+            f"picked {name}",
+            curve(method(search, "final_pick", name), "width"),
+            colour_of(colours[name]),
+            wide=name == PICKS[0],
+        )
+        for name in PICKS
+    ]
+    series.append(
+        line(search, "beam", "PAV", key="pass_at_n", label="by an oracle", dashed=True)
+    )
+    text = (
+        "The same final beams of the PAV search; which trace is the answer. The PAV, "
+        "which chose the beams, also likes what it is wrong about; the ORM did not."
+    )
+    text = over_problems(search, text)
+    return Chart("beams N", ACCURACY, series, text, log=2, percent=True)
+
+
 def prediction_error(results):
     search = results.search
     if not search.get("prediction_error"):
@@ -228,6 +254,7 @@ PARTS = (
     Part("fig5a", "Ways to use a verifier (Fig. 5a)", methods_by_n),
     *prover_charts.PARTS,
     Part("fig6a", "Pass@N of the final beam (Fig. 6a)", pass_at_n_of_beam),
+    Part("final_pick", "Who picks from the final beam", final_pick),
     Part("fig10", "Outcome predicted at step h (Fig. 10)", prediction_error),
     Part("alpha", "Choice of alpha", alpha_curve),
     Part("claimed_value", "Selected trace: claim and truth", claimed_value),

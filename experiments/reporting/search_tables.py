@@ -5,7 +5,7 @@ from experiments.reporting.curves import Curve, Missing, Part, comparisons, curv
 from experiments.reporting.efficiency import efficiency_of, lower_bound
 from experiments.reporting.prover_charts import at_width, sweep_of
 from experiments.reporting.results import method, methods, over_problems
-from experiments.reporting.search_charts import CLAIMS, budget
+from experiments.reporting.search_charts import CLAIMS, PICKS, budget
 from experiments.reporting.tables import Column, Table
 
 
@@ -154,6 +154,21 @@ def beam_pass_at_n(results):
     return interval_table("N", columns, budgets, reference, note)
 
 
+def final_pick(results):
+    search = results.search
+    columns = {
+        f"picked {name}": curve(method(search, "final_pick", name), "width")
+        for name in PICKS
+    }
+    pav = method(search, "beam", "PAV")
+    columns["by an oracle"] = curve(pav, "width", "pass_at_n")
+    budgets = sorted(int(n) for n in columns["by an oracle"].x)
+    note = over_problems(
+        search, "The final beams of the PAV search; the paper: by PAV."
+    )
+    return interval_table("N", columns, budgets, note=note)
+
+
 def claims(results):
     search = results.search
     found = [method(search, kind, name) for kind, name in CLAIMS]
@@ -189,6 +204,7 @@ PARTS = (
     Part("table_equal_budgets", "Differences at equal cost", equal_budgets),
     Part("table_provers", "Accuracy by prover and beam width", provers),
     Part("table_beam_pass_at_n", "Pass@N of the final beam", beam_pass_at_n),
+    Part("table_final_pick", "Who picks from the final beam", final_pick),
     Part("table_claims", "Accuracy of the selected trace against its claim", claims),
     Part("table_alpha", "Choice of alpha", alpha),
     Part("table_search_costs", "Accuracy and cost of every method", costs),
