@@ -37,7 +37,8 @@ def plan(config):
     rl = rl_jobs(config, inputs)
     parts = [*policies.values(), collect, rft, *verifiers.values(), orm, search]
     parts += [*before.values(), *rl]
-    return with_inputs([report_job(config, parts)])
+    # The rounds that led to them too: the report accounts for all that was spent.
+    return with_inputs([report_job(config, with_inputs(parts))])
 
 
 def policy_jobs(config):

@@ -132,6 +132,13 @@ def test_each_hard_round_searches_with_the_latest_verifier_on_problems_of_its_ow
     assert jobs["orm"].settings["verifier"]["num_updates"] == updates
 
 
+def test_the_report_accounts_for_every_run_that_led_to_it():
+    flags = ("collect.hard.rounds=2", "collect.hard.num_problems=10")
+    *others, report = plan(load(*(f"--config.{flag}" for flag in flags)))
+    assert report.stage == "report"
+    assert set(report.inputs) == {job.name for job in others}
+
+
 def test_policies_that_nobody_uses_are_not_trained():
     names = {job.name for job in plan(load("--config.provers=base"))}
     assert "sft.base" in names

@@ -36,7 +36,8 @@ class Results:
 
     @property
     def collect(self):
-        return next(iter(self.of_stage("collect").values()))
+        """The first round of labels, the only one with held-out problems."""
+        return self.of_stage("collect")["collect"]
 
     @property
     def policies(self):
@@ -45,9 +46,10 @@ class Results:
 
     @property
     def verifiers(self):
-        """{"main": ..., other heads ..., "orm": ...}."""
+        """{"main": ..., other heads ..., "orm": ...}, each after its last round."""
         found = self.of_stage("verifier")
-        return {name.removeprefix("verifier."): r for name, r in found.items()}
+        last = {name: r for name, r in found.items() if ".round" not in name}
+        return {name.removeprefix("verifier."): r for name, r in last.items()}
 
     @cached_property
     def runs(self):
