@@ -110,12 +110,11 @@ def report():
 
 
 def main(config):
-    few = {"gammas": (1.0, 10.0, 20.0, 100.0)}
     config.readings = {
-        "exact": {"rl": few | {"advantage_rollouts": 0}},
-        "masked_end": {"rl": few | {"train_end": False}},
-        "sum_to_go": {"rl": few | {"sum_to_go": True}},
-        "strong_start": {"sft": {"num_updates": 2_500}, "rl": few},
+        "exact": {"rl": {"gammas": (1.0, 100.0), "advantage_rollouts": 0}},
+        "masked_end": {"rl": {"gammas": (10.0, 100.0), "train_end": False}},
+        "sum_to_go": {"rl": {"gammas": (10.0, 100.0), "sum_to_go": True}},
+        "strong_start": {"sft": {"num_updates": 2_500}, "rl": {"gammas": (10.0,)}},
         # As the paper says, but for the number of rollouts, and short: this is dear.
         "outcome_rollouts": {
             "rl": {

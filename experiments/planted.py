@@ -16,7 +16,7 @@ import jax
 
 from experiments import cli
 from experiments import run as runner
-from experiments.stages import Job, StageError, read_record
+from experiments.stages import Job, StageError, read_record, with_inputs
 
 DEFAULT = "configs/planted.py:main"
 OUTCOME_ONLY = "outcome"
@@ -47,7 +47,7 @@ def command(argv):
 
 def plan(config):
     """A job for the outcome alone and for each prover, of the main reading and of each
-    other; last the report, which reads them all."""
+    other, where they differ; last the report, which reads them all."""
     config = config.to_dict()
     check(config)
     jobs = {}
@@ -60,7 +60,7 @@ def plan(config):
     settings = {name: config[name] for name in ("readings", "report", "evaluate")}
     settings |= {name: config[name] for name in ("seed", "task", "model", *CHANGEABLE)}
     report = Job("planted_report", "planted_report", settings, jobs)
-    return [*jobs.values(), report]
+    return with_inputs([report])
 
 
 CHANGEABLE = ("sft", "rl")  # the sections that a reading may change

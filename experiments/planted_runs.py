@@ -9,6 +9,7 @@ out:  successes among fresh samples of every seed's policy, every so many iterat
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from experiments import building, fitting
 from pavjax import planted_rl, train
@@ -18,6 +19,7 @@ from pavjax.runtime.optimizer import make_optimizer
 from pavjax.tasks import planted
 
 CHECKPOINT_EVERY = 500  # iterations between two checkpoints
+NO_ITERATION = 2**31 - 1  # evaluations draw with other numbers than any iteration
 
 
 def run(job, workspace):
@@ -27,49 +29,77 @@ def run(job, workspace):
     num_evaluations = rl["num_iterations"] // every
     task = planted.Planted(**settings["task"])
     policy = policy_of(task, settings["model"])
-    prover = prover_of(task, settings["gamma"], rl)
     mesh = mesh_of(num_seeds)
-    keys = jax.device_put(
-        seed_keys(settings["seed"], num_seeds), sharding.batch_sharding(mesh)
-    )
-    iterate = make_iterate(policy, task, rl, every)
-    count = make_count(policy, task, num_samples)
+    begin, advance = make_programs(policy, task, settings, mesh)
 
     def step_fn(state, step):
-        runs, losses = iterate(state["runs"], keys, prover)
-        successes = count(runs.params, keys, step)
+        state, losses, successes = advance(state, keys, prover, step)
         tokens = every * rl["batch_size"] * task.length * num_seeds
         workspace.costs.add(tokens_generated=tokens, tokens_trained=tokens)
-        return (
-            {"runs": runs, "counts": state["counts"].at[step].set(successes)},
-            {
-                "loss": jnp.mean(losses),
-                "train_reward": jnp.mean(successes) / num_samples,
-            },
-        )
+        # Waiting for them keeps at most one program on the way to the devices.
+        losses, successes = jax.device_get((losses, successes))
+        accuracy = np.mean(successes) / num_samples
+        return state, {"loss": np.mean(losses), "train_reward": accuracy}
 
-    params = jax.device_put(
-        start(policy, task, settings), sharding.batch_sharding(mesh)
-    )
-    optimizer = adam(rl["learning_rate"])
-    runs = jax.jit(jax.vmap(lambda params: train.init_state(params, optimizer)))(params)
-    counts = jnp.zeros((num_evaluations + 1, num_seeds), jnp.int32)
-    counts = jax.device_put(counts, sharding.replicated(mesh))
-    state = fitting.fit(
-        workspace,
-        {"runs": runs, "counts": counts.at[0].set(count(params, keys, 0))},
-        step_fn,
-        num_steps=num_evaluations,
-        checkpoint_every=max(1, round(CHECKPOINT_EVERY / every)),
-        metadata={"model": settings["model"]},
-        unit=f"x {every} iterations",
-    )
+    with jax.set_mesh(mesh):
+        keys = seed_keys(settings["seed"], num_seeds)
+        prover = prover_of(task, settings["gamma"], rl)
+        state = begin(start(policy, task, settings), keys)
+        state = fitting.fit(
+            workspace,
+            state,
+            step_fn,
+            num_steps=num_evaluations,
+            checkpoint_every=max(1, round(CHECKPOINT_EVERY / every)),
+            metadata={"model": settings["model"]},
+            unit=f"x {every} iterations",
+        )
     workspace.write_results(
         {
             "iterations": [every * k for k in range(num_evaluations + 1)],
-            "successes": jax.device_get(state["counts"]).T.tolist(),  # [seeds][K + 1]
+            "successes": jax.device_get(state["successes"]).tolist(),  # [R][K + 1]
             "num_samples": num_samples,
         }
+    )
+
+
+def make_programs(policy, task, settings, mesh):
+    """What the devices do, each with its own part of the seeds and without a word to
+    the others.
+
+    begin(params, keys) -> state: {"runs", "successes" [R K+1], K evaluations}
+    advance(state, keys, prover, step) -> (state, losses [R], successes [R]): the
+        iterations up to evaluation `step`, and that evaluation
+    """
+    rl, evaluation = settings["rl"], settings["evaluate"]
+    optimizer, every = adam(rl["learning_rate"]), evaluation["every"]
+    iteration = planted_rl.make_iteration(
+        policy, task, optimizer, reading_of(rl), batch_size=rl["batch_size"]
+    )
+    iterate = planted_rl.many_iterations(iteration, every)
+    count = make_count(policy, task, evaluation["num_samples"])
+    by_seed, same = PartitionSpec("data"), PartitionSpec()
+
+    def begin(params, keys):
+        runs = jax.vmap(lambda params: train.init_state(params, optimizer))(params)
+        successes = jnp.zeros((len(keys), rl["num_iterations"] // every + 1), jnp.int32)
+        successes = successes.at[:, 0].set(count(params, keys, 0))
+        return {"runs": runs, "successes": successes}
+
+    def advance(state, keys, prover, step):
+        runs, losses = iterate(state["runs"], keys, prover)
+        now = count(runs.params, keys, step)
+        successes = state["successes"].at[:, step].set(now)
+        return {"runs": runs, "successes": successes}, losses, now
+
+    def divided(function, in_specs):
+        return jax.shard_map(
+            function, mesh=mesh, in_specs=in_specs, out_specs=by_seed, check_vma=False
+        )
+
+    return (
+        jax.jit(divided(begin, (by_seed, by_seed))),
+        jax.jit(divided(advance, (by_seed, by_seed, same, same)), donate_argnums=0),
     )
 
 
@@ -115,27 +145,14 @@ def seed_keys(seed, num_seeds):
     return jax.vmap(lambda run: jax.random.fold_in(key, run))(jnp.arange(num_seeds))
 
 
-def make_iterate(policy, task, rl, num):
-    """-> (runs, keys, prover) -> (runs, losses): `num` iterations of every run."""
-    iteration = planted_rl.make_iteration(
-        policy,
-        task,
-        adam(rl["learning_rate"]),
-        reading_of(rl),
-        batch_size=rl["batch_size"],
-    )
-    return jax.jit(planted_rl.many_iterations(iteration, num), donate_argnums=0)
-
-
 def make_count(policy, task, num_samples):
     """-> (params, keys, step) -> [R] successes among samples of every run's policy."""
 
     def count_one(params, key, step):
-        # Negative: none of the numbers that the iterations draw with.
-        key = jax.random.fold_in(key, -1 - step)
+        key = jax.random.fold_in(jax.random.fold_in(key, NO_ITERATION), step)
         return planted_rl.count_successes(policy, task, params, key, num_samples)
 
-    return jax.jit(jax.vmap(count_one, in_axes=(0, 0, None)))
+    return jax.vmap(count_one, in_axes=(0, 0, None))
 
 
 def start(policy, task, settings):
