@@ -95,7 +95,7 @@ def readings():
 
 def evaluate():
     return {
-        "every": 100,  # iterations between two evaluations, and checkpoints
+        "every": 25,  # iterations between two evaluations
         "num_samples": 1_000,  # responses of each run at each
         "pass_at": (2, 4, 8, 16, 32, 64, 128, 256),  # N of Pass@N (P)
         "pass_at_iteration": 100,  # of the policy that Pass@N is of (P)

@@ -19,10 +19,9 @@ ALL = jnp.array(list(itertools.product(range(VOCAB), repeat=LENGTH)))
 def random_params(seed=0):
     """With biases, so that every mask of every layer matters."""
     params = POLICY.init(jax.random.key(seed))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    drawn = [jax.random.normal(k, x.shape) for k, x in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(tree, drawn)
+    rng = np.random.default_rng(seed)
+    draw = lambda x: jnp.float32(rng.normal(size=x.shape))
+    return jax.tree.map(draw, params)
 
 
 def test_a_row_sees_all_earlier_tokens_and_no_other():

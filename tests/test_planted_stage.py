@@ -63,7 +63,7 @@ def test_runs_that_do_not_differ_are_made_once():
     [
         ({"evaluate__num_samples": 100}, "num_samples is only 100"),
         ({"rl__main_gamma": 7.0}, "main_gamma=7.0 must be one of"),
-        ({"rl__num_iterations": 150}, "multiples of evaluate.every=100"),
+        ({"rl__num_iterations": 160}, "multiples of evaluate.every=25"),
         ({"evaluate__pass_at_iteration": 5_000}, "not beyond"),
         ({"rl__num_seeds": 1}, "intervals need two"),
     ],
