@@ -22,9 +22,12 @@ FLOORS = (
     {"pav", "provers", "losses", "search", "tabular"}  # algorithms
     | {"nets", "tasks", "data", "runtime", "decoding"},  # substrate
     {"labels", "train", "evaluate", "guided_decoding"},
-    {"rl"},
+    {"rl", "planted_rl"},
 )
-ALGORITHMS = ("types", "arrays", "pav", "provers", "losses", "search", "tabular", "rl")
+ALGORITHMS = (
+    *("types", "arrays", "pav", "provers", "losses", "search", "tabular"),
+    *("rl", "planted_rl"),
+)
 # Who may import a third-party library, at the top of a file or inside a function.
 OWNERS = {
     "flax": ("pavjax/nets/",),

@@ -49,10 +49,12 @@ def test_config_loads_plans_and_makes_its_task(spec):
     make_task(config.task.name, **config.task[config.task.name])
 
 
-def test_every_default_has_a_comment():
+@pytest.mark.parametrize("name", ["base", "planted"])
+def test_every_default_has_a_comment(name):
     """Beside it, or above it where the line has no room."""
-    lines = (ROOT / "configs/base.py").read_text().splitlines()
-    field = re.compile(r'^ +"\w+": (?!\{|\w+\()')
+    lines = (ROOT / f"configs/{name}.py").read_text().partition("def main(")[0]
+    lines = lines.splitlines()
+    field = re.compile(r'^ +"\w+": (?!\{|[\w.]+\()')
     silent = [
         line.strip()
         for above, line in itertools.pairwise(lines)

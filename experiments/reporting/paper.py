@@ -40,3 +40,28 @@ PASS_AT_N = {
     "orm": along_n(0.203, 0.258, 0.295, 0.339, 0.370, 0.395, 0.419),
     "pav": along_n(0.274, 0.328, 0.369, 0.404, 0.438, 0.469, 0.505),
 }
+
+# The didactic experiment, of the same task as configs/planted.py: these are compared.
+# Fig. 3a: accuracy along the iterations, the prover being mu_10
+PLANTED_ITERATIONS = tuple(range(0, 3_600, 200))
+PLANTED_ACCURACY = {
+    "pav": (0.0034, 0.0002, 0.834, 0.9969, *[0.992] * 14),
+    "outcome": (0.0054, *[0.0] * 17),
+}
+# Fig. 3b: accuracy averaged over the iterations, by the prover's gamma 1, 2 .. 20
+PLANTED_AVERAGE = dict(
+    enumerate(
+        (
+            *(0.006, 0.005, 0.035, 0.063, 0.158, 0.334, 0.571, 0.769, 0.874, 0.928),
+            *(0.937, 0.930, 0.822, 0.531, 0.301, 0.174, 0.065, 0.043, 0.030, 0.005),
+        ),
+        start=1,
+    )
+)
+# Fig. 3c: Pass@N at iteration 100
+PLANTED_N = (2, 4, 8, 16, 32, 64, 128, 256)
+PLANTED_PASS_AT_N = {
+    "pav": (0.005, 0.049, 0.086, 0.123, 0.170, 0.212, 0.231, 0.243),
+    "outcome": (0.005, 0.008, 0.017, 0.038, 0.052, 0.063, 0.067, 0.070),
+    "initial": (0.005, 0.016, 0.028, 0.052, 0.075, 0.082, 0.097, 0.102),
+}

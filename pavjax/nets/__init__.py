@@ -1,6 +1,14 @@
 """Networks: the only part of pavjax that imports flax."""
 
+from pavjax.nets.masked_mlp import SequencePolicy, make_masked_mlp
 from pavjax.nets.transformer import TransformerConfig, make_policy
 from pavjax.nets.verifier import HEADS, make_verifier
 
-__all__ = ["HEADS", "TransformerConfig", "make_policy", "make_verifier"]
+__all__ = [
+    "HEADS",
+    "SequencePolicy",
+    "TransformerConfig",
+    "make_masked_mlp",
+    "make_policy",
+    "make_verifier",
+]

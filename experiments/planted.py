@@ -1,0 +1,117 @@
+"""The didactic experiment of the paper: find a planted sub-sequence.
+
+    python -m experiments.planted --workdir=work/planted
+
+in:   nothing
+out:  a job for each prover (all seeds side by side), and a page that puts the paper's
+      Figs. 3a, 3b and 3c beside what came out; see configs/planted.py and
+      experiments/planted_report.py. Killed and started again it goes on where it was;
+      `--config.rl.gammas=5,7` runs only what has not been run yet.
+"""
+
+import os
+import sys
+
+import jax
+
+from experiments import cli
+from experiments import run as runner
+from experiments.stages import Job, StageError, read_record, with_inputs
+
+DEFAULT = "configs/planted.py:main"
+OUTCOME_ONLY = "outcome"
+
+
+def main():
+    # One device per core, before anything asks for devices: the seeds are divided.
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    cli.guarded(command, sys.argv[1:])
+
+
+def command(argv):
+    """Parse, plan, run, and say where the page is."""
+    argv = [f"--config={DEFAULT}", *argv]
+    options = cli.parse(argv, description="Run the didactic experiment of the paper.")
+    jobs = plan(options.config)
+    if options.dry_run:
+        print(runner.plan_table(jobs, options.workdir))
+        return
+    cli.prepare(options.workdir)
+    runner.run_jobs(jobs, options.workdir, runner.execution_of(options.config))
+    runner.write_latest(jobs, options.workdir)
+    page = jobs[-1].directory(options.workdir)
+    for line in read_record(page / "results.json")["findings"]:
+        print(f"  {line}")
+    print(f"page: {page / 'index.html'}")
+
+
+def plan(config):
+    """A job for the outcome alone and for each prover, of the main reading and of each
+    other, where they differ; last the report, which reads them all."""
+    config = config.to_dict()
+    check(config)
+    jobs = {}
+    readings = {"main": {}, **config["readings"]}
+    for reading, changes in readings.items():
+        sections = {name: config[name] | changes.get(name, {}) for name in CHANGEABLE}
+        for gamma in (None, *sections["rl"]["gammas"]):
+            job = run_job(config, sections, reading, gamma)
+            jobs[job.name.removeprefix("planted.")] = job
+    settings = {name: config[name] for name in ("readings", "report", "evaluate")}
+    settings |= {name: config[name] for name in ("seed", "task", "model", *CHANGEABLE)}
+    report = Job("planted_report", "planted_report", settings, jobs)
+    return with_inputs([report])
+
+
+CHANGEABLE = ("sft", "rl")  # the sections that a reading may change
+
+
+def run_job(config, sections, reading, gamma):
+    """All seeds with one prover; gamma None: with the outcome alone."""
+    rl = {k: v for k, v in sections["rl"].items() if k not in ("gammas", "main_gamma")}
+    if gamma is None:
+        # Nothing of the prover is read: the same runs whatever is said of it.
+        rl |= {"alpha": 0.0, "advantage_rollouts": 0, "sum_to_go": False}
+    settings = {name: config[name] for name in ("seed", "task", "model")}
+    settings |= {"sft": sections["sft"], "rl": rl, "gamma": gamma}
+    settings["evaluate"] = {k: config["evaluate"][k] for k in ("every", "num_samples")}
+    name = OUTCOME_ONLY if gamma is None else f"gamma{gamma:g}"
+    return Job("planted_runs", f"planted.{reading}.{name}", settings)
+
+
+def check(config):
+    """StageError for what cannot be run, before anything is."""
+    every, at = config["evaluate"]["every"], config["evaluate"]["pass_at_iteration"]
+    most = max(config["evaluate"]["pass_at"])
+    if most > config["evaluate"]["num_samples"]:
+        raise StageError(
+            f"evaluate.pass_at goes up to {most}, but evaluate.num_samples is only "
+            f"{config['evaluate']['num_samples']}; set it to {most} or more"
+        )
+    if config["rl"]["main_gamma"] not in config["rl"]["gammas"]:
+        raise StageError(
+            f"rl.main_gamma={config['rl']['main_gamma']} must be one of "
+            f"rl.gammas={config['rl']['gammas']}"
+        )
+    for reading, changes in {"main": {}, **config["readings"]}.items():
+        for section, fields in changes.items():
+            known = config[section] if section in CHANGEABLE else ()
+            wrong = [name for name in fields if name not in known]
+            if wrong or section not in CHANGEABLE:
+                raise StageError(
+                    f"readings.{reading}.{section} changes {wrong or section!r}: a "
+                    f"reading may change fields of {' and of '.join(CHANGEABLE)}"
+                )
+        rl = config["rl"] | changes.get("rl", {})
+        if rl["num_seeds"] < 2:
+            raise StageError(f"rl.num_seeds={rl['num_seeds']}: intervals need two")
+        if rl["num_iterations"] % every or at % every or at > rl["num_iterations"]:
+            raise StageError(
+                f"rl.num_iterations={rl['num_iterations']} and evaluate."
+                f"pass_at_iteration={at} must be multiples of evaluate.{every=}, the "
+                "latter not beyond the former"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""planted_report: the paper's didactic figures beside what came out here.
+
+in:   results.json of every planted_runs job
+out:  index.html, which needs no other file; figures/*.png, figures.csv (every number
+      that is drawn), tables/*.csv, and in results.json what was found, in sentences
+      python -m experiments.planted --workdir=DIR
+"""
+
+from experiments.report import write
+from experiments.reporting import planted_page
+from experiments.reporting.planted_results import Arm, Results
+from pavjax.tasks import planted
+
+
+def run(job, workspace):
+    arms = {}
+    for role, source in job.inputs.items():
+        reading, _, _ = role.partition(".")
+        found = workspace.input_results(role)
+        arms[reading, source.settings["gamma"]] = Arm.of(found)
+    task = planted.Planted(**job.settings["task"])
+    report, findings = planted_page.build(Results(task, job.settings, arms))
+    for flaw in report.flaws:
+        workspace.log(f"could not be shown: {flaw}")
+    for path, data in report.files.items():
+        write(workspace.directory / path, data)
+    workspace.write_results({"index": "index.html", "findings": findings})
