@@ -14,7 +14,7 @@ def get_sweep():
         "points": {
             "product": [
                 {"base": ["base", "strong"]},
-                {"provers": [("base@150",), ("base",), ("strong",)]},
+                {"provers": [("base@400",), ("base",), ("strong",)]},
             ]
         },
     }
