@@ -74,7 +74,7 @@ def complementarity(adv_prover, adv_base, probs, state_probs):
 
     The theorem adds the two (Eq. 6; the minus of Eqs. 28 and 29 is a slip). What one
     small step really gains is the alignment plus the distinguishability of the *base*:
-    see `experiments/theory.py`.
+    see `experiments/theory/`.
     """
 
     def centred(advantages):

@@ -39,7 +39,7 @@ OWNERS = {
     "absl": ("experiments/",),
     "matplotlib": ("experiments/report",),
     "scipy": ("pavjax/evaluate/",),
-    "rich": ("pavjax/runtime/progress.py", "experiments/theory.py"),
+    "rich": ("pavjax/runtime/progress.py", "experiments/theory/__main__.py"),
     "tensorboardX": ("pavjax/runtime/metrics.py",),
     "wandb": ("pavjax/runtime/metrics.py",),
 }

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import cli, theory, theory_statements
-from experiments import theory_measures as measures
+from experiments import cli
+from experiments.theory import __main__ as command
+from experiments.theory import measures, statements
 from pavjax import provers, tabular
 
 NUM_TREES = 200
@@ -263,7 +264,7 @@ def test_credits_per_step_are_another_direction_than_the_outcomes():
 
 
 def test_the_command_prints_every_statement_with_its_verdict(capsys):
-    theory.main(["--num_trees=30", "--depth=3"])
+    command.main(["--num_trees=30", "--depth=3"])
     printed = capsys.readouterr().out
     for part in (
         "30 trees",
@@ -284,7 +285,7 @@ def test_verdicts_follow_the_measurements():
         for name, values in PROVERS.items()
     }
     rng = np.random.default_rng(0)
-    found = theory_statements.all_statements(rng, TREES, PROVERS, at, at)
+    found = statements.all_statements(rng, TREES, PROVERS, at, at)
     verdicts = [each.verdict for each in found]
     of_theorem = ["counter-examples", "fails", "holds", "holds", ""]
     of_others = ["holds", "holds", "holds", "fails", "holds", "fails", "holds"]
@@ -301,7 +302,7 @@ def test_verdicts_follow_the_measurements():
 )
 def test_bad_options_are_one_clear_error(argument, message, capsys):
     with pytest.raises(SystemExit):
-        cli.guarded(theory.main, [argument])
+        cli.guarded(command.main, [argument])
     printed = capsys.readouterr()
     assert message in printed.err
     assert len(printed.err.splitlines()) == 1

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import theory_measures as measures
+from experiments.theory import measures
 from pavjax import tabular
 
 KS = (4, 8, 16, 32, 64)

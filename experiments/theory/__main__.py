@@ -3,7 +3,7 @@
     python -m experiments.theory [--num_trees=400] [--num_actions=3] [--depth=4]
 
 Takes seconds and writes nothing. What it shows (Setlur et al. 2024, Section 3.4 and
-Appendix F; the formulas are in `theory_measures.py`):
+Appendix F; the formulas are in `measures.py`):
 
 - Theorem 3.1 holds for most random trees and provers, but not for all, and with no
   constant: after a step along a mirrored prover the policy is worse, however small the
@@ -27,8 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import cli
-from experiments import theory_measures as measures
-from experiments import theory_statements as statements
+from experiments.theory import measures, statements
 from pavjax import tabular
 
 MAX_SIZE = 3_000_000  # actions times leaves, of all trees: half a minute, 0.6 GB
