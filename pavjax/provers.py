@@ -68,9 +68,9 @@ def complementarity(adv_prover, adv_base, probs, state_probs):
     adv_prover A^mu, adv_base A^pi, probs pi(a | s): [*B S A], and state_probs rho(s)
     [*B S] -> two of [*B]; actions and states that do not exist have probability 0.
     These are exact expectations; put to Monte-Carlo estimates of A^mu the variance
-    counts their noise as well. Since E_pi A^pi = 0 the alignment is a covariance, and
-    is computed as one, so that offsets per state (which value A is measured against)
-    change neither term.
+    counts their noise as well, which `evaluate.complementarity_of_policy` removes.
+    Since E_pi A^pi = 0 the alignment is a covariance, and is computed as one, so that
+    offsets per state (which value A is measured against) change neither term.
 
     The theorem adds the two (Eq. 6; the minus of Eqs. 28 and 29 is a slip). What one
     small step really gains is the alignment plus the distinguishability of the *base*:

@@ -1,6 +1,7 @@
 """Confidence intervals: published values, widths and coverage."""
 
 import numpy as np
+import pytest
 
 from pavjax import evaluate
 
@@ -80,3 +81,32 @@ def test_student_interval_of_three_seeds_uses_t_with_two_degrees_of_freedom():
     half = 4.302653 / np.sqrt(3)  # s = 1
     np.testing.assert_allclose(interval.low, [2 - half, 5], rtol=1e-6)
     np.testing.assert_allclose(interval.high, [2 + half, 5], rtol=1e-6)
+
+
+def test_mean_by_problem_of_one_state_per_problem_is_the_plain_one():
+    values = rng().normal(size=(30, 2))
+    found = evaluate.mean_interval_by_problem(values, np.arange(30))
+    for limit, expected in zip(found, evaluate.mean_interval(values), strict=True):
+        np.testing.assert_allclose(limit, expected, atol=1e-12)
+
+
+def test_mean_by_problem_learns_nothing_from_copies_of_a_state():
+    values, ids = rng().normal(size=30), np.arange(30)
+    once = evaluate.mean_interval_by_problem(values, ids)
+    often = evaluate.mean_interval_by_problem(np.repeat(values, 9), np.repeat(ids, 9))
+    np.testing.assert_allclose(often, once, atol=1e-12)
+
+
+def test_mean_by_problem_counts_states_alike_in_any_order():
+    values, ids = rng().normal(size=(40, 3)), rng(1).integers(7, size=40) * 10
+    found = evaluate.mean_interval_by_problem(values, ids)
+    np.testing.assert_allclose(found.estimate, values.mean(0))
+    order = rng(2).permutation(40)
+    moved = evaluate.mean_interval_by_problem(values[order], ids[order])
+    np.testing.assert_allclose(moved, found, atol=1e-12)
+
+
+def test_mean_by_problem_wants_one_id_per_state():
+    for values, ids in ((np.ones(3), np.arange(2)), (np.ones(0), np.arange(0))):
+        with pytest.raises(ValueError, match="one id for each of the states"):
+            evaluate.mean_interval_by_problem(values, ids)

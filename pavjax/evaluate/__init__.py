@@ -18,6 +18,11 @@ from pavjax.evaluate.calibration import (
     outcome_prediction_error_by_step,
     reliability_curve,
 )
+from pavjax.evaluate.complementarity import (
+    Complementarity,
+    complementarity_of_best_of_k,
+    complementarity_of_policy,
+)
 from pavjax.evaluate.cost import (
     ModelSize,
     flops_per_token,
@@ -36,12 +41,14 @@ from pavjax.evaluate.intervals import (
     Interval,
     bootstrap,
     mean_interval,
+    mean_interval_by_problem,
     paired_difference,
     student_interval,
     wilson,
 )
 
 __all__ = [
+    "Complementarity",
     "ComputeEfficiency",
     "Interval",
     "ModelSize",
@@ -51,6 +58,8 @@ __all__ = [
     "auc",
     "best_of_n_curve",
     "bootstrap",
+    "complementarity_of_best_of_k",
+    "complementarity_of_policy",
     "compute_efficiency",
     "cost_to_reach",
     "expected_calibration_error",
@@ -58,6 +67,7 @@ __all__ = [
     "flops_per_token",
     "interpolate_log",
     "mean_interval",
+    "mean_interval_by_problem",
     "outcome_prediction_error_by_step",
     "paired_difference",
     "pass_at_k_curve",

@@ -42,12 +42,39 @@ def mean_interval(per_problem, *, num_resamples=2000, confidence=0.95, seed=0):
     """
     per_problem = np.asarray(per_problem, np.float64)
     num_problems = per_problem.shape[0]
-    rng = np.random.default_rng(seed)
-    even = np.full(num_problems, 1 / num_problems)
-    times_drawn = rng.multinomial(num_problems, even, size=num_resamples)
+    times_drawn = _times_drawn(num_problems, num_resamples, seed)
     flat = per_problem.reshape(num_problems, -1)
     means = (times_drawn @ flat / num_problems).reshape(-1, *per_problem.shape[1:])
     return Interval(per_problem.mean(axis=0), *_percentiles(means, confidence))
+
+
+def mean_interval_by_problem(
+    per_state, problem_ids, *, num_resamples=2000, confidence=0.95, seed=0
+):
+    """Mean over states with its bootstrap over the problems that they belong to.
+
+    per_state [M ...], problem_ids [M] -> Interval of [...]. All states of a problem are
+    resampled together, for they are not independent; each state counts the same, so a
+    problem counts as much as it has states. With one state per problem it is
+    `mean_interval`.
+    """
+    per_state = np.asarray(per_state, np.float64)
+    problem_ids = np.asarray(problem_ids)
+    if problem_ids.shape != per_state.shape[:1] or not len(problem_ids):
+        raise ValueError(
+            f"{problem_ids.shape=} must be one id for each of the states, at least "
+            f"one, of {per_state.shape=}"
+        )
+    _, problem, num_states = np.unique(
+        problem_ids, return_inverse=True, return_counts=True
+    )
+    sums = np.zeros((len(num_states), *per_state.shape[1:]))
+    np.add.at(sums, problem, per_state)
+    times_drawn = _times_drawn(len(num_states), num_resamples, seed)
+    flat = times_drawn @ sums.reshape(len(num_states), -1)
+    means = flat / (times_drawn @ num_states)[:, None]
+    means = means.reshape(-1, *per_state.shape[1:])
+    return Interval(per_state.mean(axis=0), *_percentiles(means, confidence))
 
 
 def paired_difference(treatment, control, **options):
@@ -84,6 +111,13 @@ def student_interval(per_seed, *, confidence=0.95):
     half = t * per_seed.std(axis=0, ddof=1) / np.sqrt(num_seeds)
     mean = per_seed.mean(axis=0)
     return Interval(mean, mean - half, mean + half)
+
+
+def _times_drawn(num_problems, num_resamples, seed):
+    """How often each problem is in each resample: [R B]."""
+    rng = np.random.default_rng(seed)
+    even = np.full(num_problems, 1 / num_problems)
+    return rng.multinomial(num_problems, even, size=num_resamples)
 
 
 def _percentiles(values, confidence):
