@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments import theory_measures as measures
+from experiments.theory import measures
 from pavjax import evaluate, provers, tabular
 from pavjax.tasks import planted
 
