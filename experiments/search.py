@@ -96,11 +96,14 @@ def measure_beams(units, searcher, problems, section, rules):
     """{label: {width: arrays}}; all provers at `sweep_widths`, the main two at all."""
     beams = {}
     for label, rule in rules.items():
-        is_main = label == "Q" or label.startswith(f"Bo{section['main_best_of']}(")
+        is_default = label.startswith(f"Bo{section['main_best_of']}(")
+        is_main = label == "Q" or is_default
         widths = section["widths"] if is_main else section["sweep_widths"]
         beams[label] = {
             width: units.beam(
-                f"beam.{label}.{width}", searcher, problems, width, rule, key="beam"
+                *(f"beam.{label}.{width}", searcher, problems, width, rule),
+                key="beam",
+                all_picks=is_default,
             )
             for width in widths
         }
@@ -133,15 +136,23 @@ class Units:
 
         return self._once(name, len(problems.ids), compute)
 
-    def beam(self, name, searcher, problems, width, rule, key):
+    def beam(self, name, searcher, problems, width, rule, key, all_picks=False):
         def compute(progress):
-            found = searcher.beam(problems, self._key(key), width, rule, progress)
+            found = searcher.beam(
+                problems, self._key(key), width, rule, progress, all_picks
+            )
             written = int(found["written"].sum())
             self.workspace.costs.add(
                 tokens_generated=written,
                 tokens_scored=written,
                 flops=searcher.beam_flops(found, width) * len(problems.ids),
             )
+            if all_picks:
+                response = found["final_len"] - found["prompt_len"][:, None]
+                self.workspace.costs.add(
+                    tokens_scored=int(response.sum()),
+                    flops=searcher.orm_pick_flops(found) * len(problems.ids),
+                )
             return found
 
         path = self._path(name)

@@ -87,13 +87,13 @@ class Searcher:
 
         return search
 
-    def beam(self, problems, key, width, rule, progress=None):
+    def beam(self, problems, key, width, rule, progress=None, all_picks=False):
         """Step-level beam search on every problem: dict of [B ...] arrays.
 
-        rule: {"prover": column, "k": K, "alpha": alpha}. correct; correct_by_orm and
-        correct_by_vote, were the final candidate picked otherwise; solved (by any
-        beam), claimed (the verifier's value of the chosen trace), written [B H],
-        prompt_len; chosen_tokens [B T], chosen_length; final_len [B W].
+        rule: {"prover": column, "k": K, "alpha": alpha}. correct, solved (by any beam),
+        claimed (the verifier's value of the chosen trace), written [B H], prompt_len;
+        chosen_tokens [B T], chosen_length. With all_picks also correct_by_orm and
+        correct_by_vote, were the final candidate picked otherwise; final_len [B W].
         """
         parts = []
         for rows, real, found in self._searched(problems, key, width, rule):
@@ -103,23 +103,23 @@ class Searcher:
             )
             # The paper's rule: the final candidate is the one of highest Q^pi.
             best = values[..., 0].argmax(axis=1)
-            by_orm = self._orm_values(rows, tokens, length).argmax(axis=1)
-            votes = evaluate.vote_curve(
-                answer_ids(responses, reward.shape), reward, [width]
-            )
             every = np.arange(len(best))
             found = {
                 "correct": reward[every, best],
-                "correct_by_orm": reward[every, by_orm],
-                "correct_by_vote": votes[:, 0],
                 "solved": reward.max(axis=1),
                 "claimed": values[every, best, 0],
                 "written": written,
                 "prompt_len": rows.prompt_len,
                 "chosen_tokens": tokens[every, best],
                 "chosen_length": length[every, best],
-                "final_len": length,
             }
+            if all_picks:
+                by_orm = self._orm_values(rows, tokens, length).argmax(axis=1)
+                answers = answer_ids(responses, reward.shape)
+                votes = evaluate.vote_curve(answers, reward, [width])
+                found["correct_by_orm"] = reward[every, by_orm]
+                found["correct_by_vote"] = votes[:, 0]
+                found["final_len"] = length
             parts.append({name: array[:real] for name, array in found.items()})
             if progress:
                 progress(sum(len(part["correct"]) for part in parts))
