@@ -20,18 +20,24 @@ setup(
         "flax>=0.12.12; python_version >= '3.12'",
         "array_record>=0.8",
         "chex>=0.1.92",
+        "jinja2>=3.1",  # chat templates; transformers does not bring it
+        "math-verify>=0.9,<0.10",
         "matplotlib>=3.9",
         "ml-collections>=1.1",
         "numpy>=2",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12.8",
         "rich>=13",
+        "safetensors>=0.8",
         "scipy>=1.13",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.10",
+        "transformers>=5.17",  # tokenizers and model folders; needs no torch for them
     ],
     extras_require={
-        "test": ["pytest>=8", "ruff>=0.12"],
+        # torch is what transformers runs on: parity tests, and check_model.
+        "test": ["pytest>=8", "ruff>=0.12", "sentencepiece", "tiktoken", "torch>=2.9"],
+        "reasoning_gym": ["reasoning-gym"],
         "wandb": ["wandb"],
         "cuda": ["jax[cuda13]; python_version >= '3.12'"],
         "tpu": ["jax[tpu]"],
