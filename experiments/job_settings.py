@@ -11,6 +11,7 @@ from experiments.stages import Job, StageError
 VERSIONS = {
     "sft": 1,
     "collect": 1,
+    "complementarity": 1,
     "rft": 1,
     "verifier": 1,
     "search": 2,

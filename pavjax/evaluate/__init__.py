@@ -20,8 +20,8 @@ from pavjax.evaluate.calibration import (
 )
 from pavjax.evaluate.complementarity import (
     Complementarity,
-    complementarity_of_best_of_k,
-    complementarity_of_policy,
+    complementarity_from_counts,
+    completions_needed,
 )
 from pavjax.evaluate.cost import (
     ModelSize,
@@ -58,8 +58,8 @@ __all__ = [
     "auc",
     "best_of_n_curve",
     "bootstrap",
-    "complementarity_of_best_of_k",
-    "complementarity_of_policy",
+    "complementarity_from_counts",
+    "completions_needed",
     "compute_efficiency",
     "cost_to_reach",
     "expected_calibration_error",
