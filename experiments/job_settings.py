@@ -18,6 +18,7 @@ VERSIONS = {
     "evaluate": 1,
     "rl": 1,
     "report": 1,
+    "provers_report": 1,
 }
 
 

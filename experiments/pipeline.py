@@ -51,6 +51,13 @@ def plan(config):
     return with_inputs([report_job(config, with_inputs(parts))])
 
 
+def available(config):
+    """All that `plan` makes, and the job that it makes only for `prover = "auto"`."""
+    return with_inputs(
+        [*plan(config), complementarity_job(config, policy_jobs(config))]
+    )
+
+
 def policy_jobs(config):
     """{policy name: sft job} of the base, the provers, and what they start from."""
     jobs = {}
