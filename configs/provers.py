@@ -20,7 +20,7 @@ def get_config(preset="countdown"):
         config = countdown.get_config("tiny")
         family(config)
     else:
-        config = countdown.get_config("micro")
+        config = arithmetic.get_config("micro")
         config.prover_family.mixtures = True
         config.complementarity.num_problems = 8
         config.rl.seeds = (0, 1)

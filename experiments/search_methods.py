@@ -147,19 +147,19 @@ class Searcher:
         return np.where(ended, values.reshape(shape), -1)
 
     def final_beams(self, problems, key, width):
-        """All final beams of a search by Q^pi, the best first: tokens [B W T] within a
-        trace's bounds, length [B W]; and how much was written in all, [B H]."""
+        """All final beams of a search by Q^pi, the best first: tokens [B W T], length
+        [B W]; and how much was written in all, [B H]."""
         rule = plain_rule(len(self.judge.provers))
-        longest = self.task.max_prompt_len + self.task.max_response_len
         parts = []
         for _, real, found in self._searched(problems, key, width, rule):
             tokens, length, _, written = (array[:real] for array in found)
-            tokens, length = tokens[:, :, :longest], np.minimum(length, longest)
             parts.append((tokens, length, written))
         return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
     def _searched(self, problems, key, width, rule):
-        """Search batch by batch: yields (rows, number of real ones, results)."""
+        """Search batch by batch: yields (rows, number of real ones, results), the
+        traces cut to what a trace of the task may hold."""
+        longest = self.task.max_prompt_len + self.task.max_response_len
         rule = jax.tree.map(jnp.asarray, rule)
         rows_of_one = width * self.section["candidates"]
         size = max(1, min(self.section["rows_per_batch"] // rows_of_one, 128))
@@ -172,7 +172,9 @@ class Searcher:
                 *(rows.tokens, rows.prompt_len, rule),
                 width=width,
             )
-            yield rows, real, jax.device_get(found)
+            tokens, length, values, written = jax.device_get(found)
+            tokens, length = tokens[..., :longest], np.minimum(length, longest)
+            yield rows, real, (tokens, length, values, written)
 
     def trace_values(self, tokens, prompt_len, length):
         """V of every prefix of given traces [B T]: [B S P]."""

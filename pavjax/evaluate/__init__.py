@@ -46,6 +46,7 @@ from pavjax.evaluate.intervals import (
     student_interval,
     wilson,
 )
+from pavjax.evaluate.ranking import rank_correlation
 
 __all__ = [
     "Complementarity",
@@ -71,6 +72,7 @@ __all__ = [
     "outcome_prediction_error_by_step",
     "paired_difference",
     "pass_at_k_curve",
+    "rank_correlation",
     "reliability_curve",
     "sample_efficiency",
     "sequence_flops",
