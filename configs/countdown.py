@@ -30,6 +30,10 @@ def tiny(config):
     config.policies.base.update(num_updates=1_500, error_rate=0.2)
     config.policies.strong.update(num_updates=1_000, error_rate=0.0)
     config.provers = ("base", "base@750", "strong")
+    # Whether a target can still be reached takes more labels to tell than a wrong sum.
+    config.collect.num_problems = 2_000
+    config.collect.hard.num_problems = 512
+    config.verifier.update(num_updates=500, hard_updates=300)
 
 
 def small(config):
