@@ -93,7 +93,9 @@ def micro(config):
     config.rl.update(seeds=(0,), num_iterations=2, batch_size=8, num_samples=4)
     config.rl.update(methods=("orm", "pav"), evaluate_every=1, num_pass_at=4)
     config.rl.num_test_samples = 4
-    config.rl.variants.pav.refresh_learning_rate = 1e-4
+    # A verifier that follows the policy needs a prover of the base.
+    config.prover = "auto"
+    config.rl.variants.pav = {"prover": "Bo4(pi)", "refresh_learning_rate": 1e-4}
     config.evaluate.num_samples = 4
     config.logging.every = 1
 

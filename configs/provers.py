@@ -24,13 +24,12 @@ def get_config(preset="countdown"):
         config.prover_family.mixtures = True
         config.complementarity.num_problems = 8
         config.rl.seeds = (0, 1)
-    config.verifier.variants = {"main": {}}
-    # A log-ratio alone ranks steps alike for all provers.
-    config.verifier.head = "sum"
     return config
 
 
 def family(config):
+    # A log-ratio alone ranks steps alike for all provers.
+    config.verifier.head = "sum"
     config.prover_family.update(best_of=(1, 2, 4, 8, 16, 32), mixtures=True)
     config.complementarity.num_problems = 100
     config.search.update(widths=(1, 4, 16), sweep_widths=(4, 16))
