@@ -141,7 +141,7 @@ class Searcher:
         flat = drawing.flatten(traces)
         values = np.asarray(self.values["ORM"](self.orm.params, flat))[:, -1, 0]
         last = np.take_along_axis(tokens, length[..., None] - 1, axis=-1)[..., 0]
-        ended = last == self.task.tokenizer.end_id
+        ended = self.task.tokenizer.step_rule.ends_trace[last]
         return np.where(ended, values.reshape(shape), -1)
 
     def final_beams(self, problems, key, width):
