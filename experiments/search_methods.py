@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import drawing
-from pavjax import evaluate, grading, guided_decoding, pav, provers
+from pavjax import evaluate, guided_decoding, pav, provers
 from pavjax.decoding import Sampling
 from pavjax.types import Rollouts
 
@@ -62,7 +62,7 @@ class Searcher:
             }
             shape = rollouts.length.shape
             found = {k: v.reshape(*shape, *v.shape[1:]) for k, v in found.items()}
-            found["answer"] = answer_ids(responses, shape)
+            found["answer"] = answer_ids(self.task, responses, shape)
             parts.append({name: array[:real] for name, array in found.items()})
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
@@ -115,7 +115,7 @@ class Searcher:
             }
             if all_picks:
                 by_orm = self._orm_values(rows, tokens, length).argmax(axis=1)
-                answers = answer_ids(responses, reward.shape)
+                answers = answer_ids(self.task, responses, reward.shape)
                 votes = evaluate.vote_curve(answers, reward, [width])
                 found["correct_by_orm"] = reward[every, by_orm]
                 found["correct_by_vote"] = votes[:, 0]
@@ -212,9 +212,9 @@ class Searcher:
         return float(networks * np.mean(flops.sum(axis=1)))
 
 
-def answer_ids(responses, shape):
+def answer_ids(task, responses, shape):
     """An id per distinct answer of a problem, [B N]; -1 where there is none."""
-    answers = [grading.final_answer(text) for text in responses]
+    answers = [task.final_answer(text) for text in responses]
     return evaluate.answer_ids(np.array(answers, object).reshape(shape).tolist())
 
 

@@ -60,7 +60,9 @@ def delimiter_rule(token_bytes, delimiter, end_ids, *, count_blank=False):
     end_ids: tokens that end a trace. For V = 150,000 it takes a tenth of a second.
     """
     if not delimiter:
-        raise ValueError("the delimiter of steps is empty: give it a character, say \\n")
+        raise ValueError(
+            "the delimiter of steps is empty: give it a character, say \\n"
+        )
     if len(delimiter) > 64:
         raise ValueError(f"{delimiter=} has {len(delimiter)} bytes; at most 64 will do")
     next_byte, ends_byte = _byte_automaton(delimiter, count_blank)

@@ -157,11 +157,15 @@ class Tokenizer(Protocol):
     decode(ids): the text, without an end token at its end
     decode_batch(tokens [B T], start [B], stop [B]): tokens start .. stop - 1 of every
         row as text, list of B str
+    bytes_of(ids): the bytes of each token, which the text is put together of
+    reserved_in(text): names in it that a prompt takes for special tokens
     """
 
     vocab_size: int  # ids are below it; that of the model, if it has more of them
     end_id: int  # written at the end of a demonstration
     step_rule: StepRule  # where steps and traces end
+    delimiter: str  # the text that ends a step
+    reply_lead: str  # what comes between a prompt and the first step; mostly ""
 
     def encode_prompt(self, text: str) -> list[int]: ...
 
@@ -171,12 +175,19 @@ class Tokenizer(Protocol):
 
     def decode_batch(self, tokens, start, stop) -> list[str]: ...
 
+    def bytes_of(self, ids: Sequence[int]) -> list[bytes]: ...
+
+    def reserved_in(self, text: str) -> list[str]: ...
+
 
 class Problem(NamedTuple):
-    """One problem: the text that is put to the policy and the expected answer."""
+    """One problem: the text that is put to the policy and the expected answer. Data
+    sets may give a solution, as text or as a list of steps, and a name of their own."""
 
     prompt: str
     answer: str
+    solution: str | list[str] | None = None
+    name: str = ""
 
 
 class Task(NamedTuple):
@@ -188,7 +199,8 @@ class Task(NamedTuple):
     grade(problem, response) -> bool: by the final answer alone
     steps_correct(problem, response) -> [H] bool: the exact oracle, for evaluation
         only; step h is correct if it is well formed and true given the problem and
-        the steps before it, and no step before it was wrong. None: there is no oracle
+        the steps before it, and no step before it was wrong. None: there is no oracle,
+        and nothing that needs one is measured
     final_answer(response) -> str or None: what the response answers, as votes count
         it; None where it cannot be read
     num_problems: of a finite data set; None: as many as one asks for
@@ -206,6 +218,6 @@ class Task(NamedTuple):
     demonstration: Callable[..., str]
     grade: Callable[[Problem, str], bool]
     steps_correct: Callable[[Problem, str], list] | None
-    final_answer: Callable[[str], str | None] | None = None
+    final_answer: Callable[[str], str | None]
     num_problems: int | None = None
     splits: Mapping[str, Sequence[int]] | None = None

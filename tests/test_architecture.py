@@ -41,6 +41,7 @@ OWNERS = {
     "matplotlib": ("experiments/report",),
     "scipy": ("pavjax/evaluate/",),
     "transformers": ("pavjax/data/",),
+    "jinja2": ("pavjax/data/",),
     "rich": ("pavjax/runtime/progress.py", "experiments/theory/__main__.py"),
     "tensorboardX": ("pavjax/runtime/metrics.py",),
     "wandb": ("pavjax/runtime/metrics.py",),

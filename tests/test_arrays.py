@@ -31,16 +31,12 @@ def test_masked_mean_of_nothing_is_zero_with_zero_gradient_even_over_nan():
 
 
 def test_a_delimiter_belongs_to_the_step_it_ends_and_the_prompt_has_no_steps():
-    step_ids = arrays.step_ids_of(
-        TOKENS, PROMPT_LEN, LENGTH, rule=RULE, max_steps=5
-    )
+    step_ids = arrays.step_ids_of(TOKENS, PROMPT_LEN, LENGTH, rule=RULE, max_steps=5)
     np.testing.assert_array_equal(step_ids, STEP_IDS)
 
 
 def test_tokens_past_the_last_countable_step_stay_in_it():
-    step_ids = arrays.step_ids_of(
-        TOKENS, PROMPT_LEN, LENGTH, rule=RULE, max_steps=2
-    )
+    step_ids = arrays.step_ids_of(TOKENS, PROMPT_LEN, LENGTH, rule=RULE, max_steps=2)
     np.testing.assert_array_equal(step_ids[0], [-1, -1, 0, 0, 1, 1, 1, -1])
 
 

@@ -30,6 +30,8 @@ class CharacterTokenizer(NamedTuple):
     pad_id: int = PAD
     end_id: int = END
     newline_id: int = NEWLINE
+    delimiter: str = "\n"
+    reply_lead: str = ""
 
     def encode(self, text):
         """Text to token ids; the end token is not added."""
@@ -58,6 +60,14 @@ class CharacterTokenizer(NamedTuple):
         rows = np.arange(len(tokens)) * tokens.shape[1]
         bounds = zip((rows + start).tolist(), (rows + stop).tolist(), strict=True)
         return [text[begin:end] for begin, end in bounds]
+
+    def bytes_of(self, ids):
+        """The bytes that each of the tokens stands for."""
+        return [chr(self.table[token]).encode() for token in ids]
+
+    def reserved_in(self, text):
+        """Nothing: what is not in the alphabet cannot be encoded at all."""
+        return []
 
 
 def character_tokenizer(alphabet):

@@ -35,7 +35,9 @@ def encode_demonstrations(task, problems, responses):
     """
     tokenizer = task.tokenizer
     prompts = [tokenizer.encode_prompt(problem.prompt) for problem in problems]
-    written = [[*tokenizer.encode(response), tokenizer.end_id] for response in responses]
+    written = [
+        [*tokenizer.encode(response), tokenizer.end_id] for response in responses
+    ]
     found = _joined(task, prompts, written)
     step_ids = arrays.step_ids_of(
         *(found["tokens"], found["prompt_len"], found["length"]),
@@ -114,7 +116,7 @@ def decode_responses(task, tokens, prompt_len, length):
 
 def decode_steps(task, tokens, step_ids):
     """The text of every step of one trace, [T], [T] -> list of str, by the boundaries
-    that it carries; without the end token, and without white space around them. A step
+    that it carries; without the end token, and without newlines around it. A step
     that broke off is marked with `UNFINISHED`."""
     rule, count = task.tokenizer.step_rule, int(step_ids.max(initial=-1)) + 1
     texts, state = [], 0
@@ -123,7 +125,7 @@ def decode_steps(task, tokens, step_ids):
         ended, finished = False, rule.ends_trace[ids[-1]]
         for token in ids:
             ended, state = rule.ends_step[state, token], rule.next_state[state, token]
-        text = task.tokenizer.decode(ids[: len(ids) - finished].tolist()).strip()
+        text = task.tokenizer.decode(ids[: len(ids) - finished].tolist()).strip("\n")
         texts.append(text if ended or h < count - 1 else text + UNFINISHED)
     return texts
 
