@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from pavjax import arrays, decoding
+from pavjax import decoding
 from pavjax.tasks import encoding
 from pavjax.types import Rollouts
 
@@ -115,20 +115,6 @@ def grade_traces(task, problems, tokens, prompt_len, length):
     repeated = [problem for problem in problems for _ in range(length.shape[1])]
     reward = encoding.grade_batch(task, repeated, responses)
     return reward.reshape(length.shape), responses
-
-
-_step_ids_of = jax.jit(arrays.step_ids_of, static_argnames="max_steps")
-
-
-def step_ids(task, tokens, prompt_len, length):
-    """Which step each token of drawn traces [*B T] belongs to, on the host."""
-    return np.asarray(
-        _step_ids_of(
-            *(tokens, prompt_len, length),
-            rule=task.tokenizer.step_rule,
-            max_steps=task.max_steps,
-        )
-    )
 
 
 def flatten(rollouts: Rollouts):

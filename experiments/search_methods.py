@@ -9,6 +9,7 @@ import numpy as np
 from experiments import drawing
 from pavjax import evaluate, guided_decoding, pav, provers
 from pavjax.decoding import Sampling
+from pavjax.tasks import encoding
 from pavjax.types import Rollouts
 
 
@@ -129,7 +130,7 @@ class Searcher:
         """The ORM's value of each final trace [B W]; -1 of those that are unfinished."""
         shape = length.shape
         prompt_len = np.repeat(rows.prompt_len[:, None], shape[1], axis=1)
-        step_ids = drawing.step_ids(self.task, tokens, prompt_len, length)
+        step_ids = encoding.step_ids(self.task, tokens, prompt_len, length)
         traces = Rollouts(
             tokens=tokens,
             prompt_len=prompt_len,
@@ -174,7 +175,7 @@ class Searcher:
 
     def trace_values(self, tokens, prompt_len, length):
         """V of every prefix of given traces [B T]: [B S P]."""
-        step_ids = drawing.step_ids(self.task, tokens, prompt_len, length)
+        step_ids = encoding.step_ids(self.task, tokens, prompt_len, length)
 
         @jax.jit
         def values(params, tokens, prompt_len, step_ids):

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from experiments import drawing
 from experiments.search_methods import effective_scores
 from pavjax import evaluate
 from pavjax.tasks import encoding
@@ -212,7 +211,7 @@ def traces(searcher, problems, by_width, rule, most=6):
     tokens, length = found["chosen_tokens"][chosen], found["chosen_length"][chosen]
     prompt_len = found["prompt_len"][chosen]
     values = searcher.trace_values(tokens, prompt_len, length)
-    step_ids = drawing.step_ids(task, tokens, prompt_len, length)
+    step_ids = encoding.step_ids(task, tokens, prompt_len, length)
     responses = encoding.decode_responses(task, tokens, prompt_len, length)
     result = []
     for row, index in enumerate(chosen):

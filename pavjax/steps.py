@@ -24,6 +24,7 @@ The rules, which hold for generation, search and encoding alike:
 A tokenizer with one id for its delimiter is the case of one state.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -121,6 +122,7 @@ def _with_ends(next_state, ends_step, end_ids):
     return StepRule(next_state, ends_step | ends_trace, ends_trace)
 
 
+@functools.cache
 def _byte_automaton(delimiter, count_blank):
     """(state after each byte [K 256], does the byte end a step [K 256]).
 

@@ -86,7 +86,7 @@ class PretrainedTokenizer:
 
     def reserved_in(self, text):
         """Names of special tokens in a text, which `encode_prompt` takes for them."""
-        return [name for name in self.fast.all_special_tokens if name in text]
+        return [name for name in _special(self.fast).values() if name in text]
 
     def chat_prompt(self, text, system=""):
         """The prompt that puts `text` as the user's message, by the chat template."""
@@ -277,4 +277,10 @@ def _reply_frame(fast, path):
             f"{prompt!r} is not how {whole!r} begins"
         )
     ids = fast(tail, add_special_tokens=False)["input_ids"]
-    return lead, [token for token in ids[:1] if token in fast.all_special_ids]
+    return lead, [token for token in ids[:1] if token in _special(fast)]
+
+
+def _special(fast):
+    """{id: name} of the tokens that `encode_prompt` reads names as."""
+    added = fast.added_tokens_decoder.items()
+    return {i: token.content for i, token in added if token.special}

@@ -14,6 +14,7 @@ in front of a letter, and merges may reach from the end of one step into the nex
   completes a delimiter belongs to the step it ends, also if there is text behind it.
 """
 
+import jax
 import numpy as np
 
 from pavjax import arrays
@@ -39,12 +40,19 @@ def encode_demonstrations(task, problems, responses):
         [*tokenizer.encode(response), tokenizer.end_id] for response in responses
     ]
     found = _joined(task, prompts, written)
-    step_ids = arrays.step_ids_of(
-        *(found["tokens"], found["prompt_len"], found["length"]),
-        rule=tokenizer.step_rule,
-        max_steps=task.max_steps,
+    return found | {"step_ids": step_ids(task, **found)}
+
+
+_step_ids_of = jax.jit(arrays.step_ids_of, static_argnames="max_steps")
+
+
+def step_ids(task, tokens, prompt_len, length):
+    """Which step each token of drawn traces [*B T] belongs to, on the host."""
+    rule = task.tokenizer.step_rule
+    found = _step_ids_of(
+        tokens, prompt_len, length, rule=rule, max_steps=task.max_steps
     )
-    return found | {"step_ids": np.asarray(step_ids)}
+    return np.asarray(found)
 
 
 def encode_steps(task, problems, steps):
@@ -59,11 +67,11 @@ def encode_steps(task, problems, steps):
         written.append([*ids, tokenizer.end_id])
         owners.append([*owner, max(len(given) - 1, 0)])
     found = _joined(task, prompts, written)
-    step_ids = np.full(found["tokens"].shape, -1, np.int32)
-    for row, prompt, owner in zip(step_ids, prompts, owners, strict=True):
+    owned = np.full(found["tokens"].shape, -1, np.int32)
+    for row, prompt, owner in zip(owned, prompts, owners, strict=True):
         owner = np.minimum(owner, task.max_steps - 1)
         row[len(prompt) : len(prompt) + len(owner)] = owner
-    return found | {"step_ids": step_ids}
+    return found | {"step_ids": owned}
 
 
 def _owners(tokenizer, ids, steps, row):
@@ -77,7 +85,8 @@ def _owners(tokenizer, ids, steps, row):
             "within it cannot be told; give the text in that form"
         )
     owners = np.searchsorted(ends, starts[:-1], side="right")
-    if missing := sorted(set(range(len(steps))) - set(owners.tolist())):
+    # The last step has the end token, if no other.
+    if missing := sorted(set(range(len(steps) - 1)) - set(owners.tolist())):
         raise ValueError(
             f"row {row}: no token begins within step {missing[0]}, "
             f"{steps[missing[0]]!r}: it is empty, or one token reaches over it"

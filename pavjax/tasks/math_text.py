@@ -48,30 +48,20 @@ def math_text(
     too_long: problems whose prompt has more than `max_prompt_len` tokens are an error,
     or dropped with a warning that counts them.
     """
-    if prompt.count(_FIELD) != 1:
-        raise ValueError(f"{prompt=} must hold {_FIELD} once: the problem goes there")
-    if system and not chat:
-        raise ValueError(f"{system=} needs chat=True; else put it into the prompt")
     if too_long not in TOO_LONG:
         raise ValueError(f"{too_long=} must be one of {TOO_LONG}")
-
-    def text_of(problem):
-        text = prompt.replace(_FIELD, problem)
-        return tokenizer.chat_prompt(text, system) if chat else text
-
+    text_of = _prompt_fn(tokenizer, prompt, chat, system)
     divided = rows if isinstance(rows, dict) else {"": rows}
     problems, splits, dropped = [], {}, []
     for split, own in divided.items():
-        kept = []
-        for number, row in enumerate(own):
-            label = _checked(row, f"{split} row {number}".strip(), tokenizer)
-            found = Problem(
-                text_of(row["problem"]), row["answer"], row.get("solution"), label
-            )
+        first = len(problems)
+        for found in _problems(own, split, text_of, tokenizer):
             length = len(tokenizer.encode_prompt(found.prompt))
-            (kept if length <= max_prompt_len else dropped).append((found, length))
-        splits[split] = range(len(problems), len(problems) + len(kept))
-        problems += [found for found, _ in kept]
+            if length > max_prompt_len:
+                dropped.append((length, found.name))
+            else:
+                problems.append(found)
+        splits[split] = range(first, len(problems))
     _report_dropped(dropped, len(problems), max_prompt_len, too_long)
     return Task(
         name=name,
@@ -99,6 +89,27 @@ def solution_steps(solution, delimiter):
     """The steps of a solution, text or list; those without any text are left out."""
     given = solution.split(delimiter) if isinstance(solution, str) else solution
     return [step.strip() for step in given or () if step.strip()]
+
+
+def _prompt_fn(tokenizer, prompt, chat, system):
+    """The text of a problem -> the prompt that puts it."""
+    if prompt.count(_FIELD) != 1:
+        raise ValueError(f"{prompt=} must hold {_FIELD} once: the problem goes there")
+    if system and not chat:
+        raise ValueError(f"{system=} needs chat=True; else put it into the prompt")
+
+    def text_of(problem):
+        text = prompt.replace(_FIELD, problem)
+        return tokenizer.chat_prompt(text, system) if chat else text
+
+    return text_of
+
+
+def _problems(rows, split, text_of, tokenizer):
+    for number, row in enumerate(rows):
+        name = _checked(row, f"{split} row {number}".strip(), tokenizer)
+        prompt = text_of(row["problem"])
+        yield Problem(prompt, row["answer"], row.get("solution"), name)
 
 
 def _demonstration(problem, rng, error_rate, *, tokenizer, delimiter, max_response_len):
@@ -153,10 +164,10 @@ def _report_dropped(dropped, num_kept, max_prompt_len, too_long):
     """Refuse problems that are too long, or warn of them."""
     if not dropped:
         return
-    longest, length = max(dropped, key=lambda found: found[1])
+    length, longest = max(dropped)
     words = (
         f"{len(dropped)} of {len(dropped) + num_kept} problems have prompts of more than "
-        f"{max_prompt_len=} tokens, up to {length} of {longest.name}"
+        f"{max_prompt_len=} tokens, up to {length} of {longest}"
     )
     if too_long == "refuse":
         raise ValueError(f"{words}: raise it, or drop them (too_long='drop')")
