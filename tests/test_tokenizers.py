@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import tokenizers
-import transformers
 from text_tokenizers import CHAT, save, small, trained
 from tokenizers import decoders, models, pre_tokenizers
 
@@ -201,4 +200,3 @@ def test_names_of_special_tokens_are_found_in_a_text():
     tokenizer = small("merged")
     assert tokenizer.reserved_in("say <|end|>") == ["<|end|>"]
     assert tokenizer.reserved_in("a < b | c > d") == []
-    assert transformers.__version__
