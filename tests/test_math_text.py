@@ -42,6 +42,10 @@ def test_a_row_becomes_a_problem_with_its_prompt_answer_and_solution():
     assert "row 3" in problem.name and "r3" in problem.name
     assert task.grade(problem, "so\n\n#6") and not task.grade(problem, "#7")
     assert task.num_problems == 40
+    assert task.final_answer("so\n\n#6") == "6"
+    # It ran out of tokens: the answer may be part of a longer one.
+    assert not task.grade(problem, "so\n\n#6…")
+    assert task.final_answer("so\n\n#6…") is None
     braces = make([row(1) | {"problem": r"What is $\frac{1}{2}$ of {n}?"}])
     assert braces.problem(0).prompt == "What is $\\frac{1}{2}$ of {n}?\n"
 

@@ -158,6 +158,10 @@ def test_folders_that_hold_no_tokenizer_are_named(tmp_path, backend):
         ValueError, match=r"no tokenizer can be read from .*tokenizer.json"
     ):
         load_tokenizer(tmp_path)
+    broken = save(tmp_path / "broken", backend, eos_token="<|end|>")
+    (broken / "tokenizer.json").write_text('{"version": "1.0", "mod')
+    with pytest.raises(ValueError, match="no tokenizer can be read from .*broken"):
+        load_tokenizer(broken)
     words = tokenizers.Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, "[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.decoder = decoders.WordPiece()

@@ -10,6 +10,7 @@ whether a step is right, only Monte-Carlo labels tell.
 import functools
 import warnings
 
+from pavjax.tasks.characters import UNFINISHED
 from pavjax.types import Problem, Task
 
 TOO_LONG = ("refuse", "drop")
@@ -38,7 +39,8 @@ def math_text(
     rows: list of dicts, divided by a hash of their text, or dict of split -> such a
     list, divided as it is (without "validation", a part of "train" is taken for it).
     tokenizer: a `pavjax.types.Tokenizer`. grade(response, answer) -> bool and
-    final_answer(response) -> str or None are of `pavjax.grading`. The sizes are in
+    final_answer(response) -> str or None are of `pavjax.grading`; a response that ran
+    out of tokens is wrong and answers nothing, whatever stands in it. The sizes are in
     tokens; max_step_len with delimiter, max_response_len with end token.
 
     prompt: text with "{problem}" where the problem goes, and no other markup; with
@@ -77,9 +79,9 @@ def math_text(
             delimiter=solution_delimiter or tokenizer.delimiter,
             max_response_len=max_response_len,
         ),
-        grade=lambda problem, response: bool(grade(response, problem.answer)),
+        grade=functools.partial(_grade, grade),
         steps_correct=None,
-        final_answer=final_answer,
+        final_answer=functools.partial(_final_answer, final_answer),
         num_problems=len(problems),
         splits=splits if isinstance(rows, dict) else None,
     )
@@ -133,6 +135,14 @@ def _demonstration(problem, rng, error_rate, *, tokenizer, delimiter, max_respon
             f"more than {max_response_len=}: raise it, or leave the row out"
         )
     return response
+
+
+def _grade(grade, problem, response):
+    return not response.endswith(UNFINISHED) and bool(grade(response, problem.answer))
+
+
+def _final_answer(final_answer, response):
+    return None if response.endswith(UNFINISHED) else final_answer(response)
 
 
 def _checked(row, label, tokenizer):
