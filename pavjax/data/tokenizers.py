@@ -169,6 +169,8 @@ def _token_bytes(fast, path):
         to_byte = _byte_of_character()
 
         def read(token):
+            if not to_byte.keys() >= set(token):  # an entry of another making
+                return token.encode()
             return bytes(to_byte[c] for c in token)
     elif names & {"ByteFallback", "Metaspace", "Replace"}:
         space = {"▁": " "}

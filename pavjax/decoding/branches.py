@@ -3,8 +3,9 @@
 Everything that generates goes through `generate`: N samples of a prompt are N
 branches of it; Monte-Carlo labels are branches of one full trace, each seeing its own
 share of that trace's cache; a step of beam search is a `generate` that stops where
-the `StepRule` sees the step end. Slots of the suffix cache are common to all branches, so a row that has
-stopped leaves its later slots invalid instead of moving anyone else's.
+the `StepRule` sees the step end. Slots of the suffix cache are common to all branches,
+so a row that has stopped leaves its later slots invalid instead of moving anyone
+else's.
 """
 
 from typing import NamedTuple
@@ -66,7 +67,8 @@ def generate(
     """Let every active branch write to the end of a step or trace: -> (Chunk, Stream).
 
     active [G M] bool; index: the first free suffix slot, which `max_tokens` slots
-    follow; rule: a `StepRule`; until: "step" or "trace". The loop ends as soon as no branch is active.
+    follow; rule: a `StepRule`; until: "step" or "trace". The loop ends as soon as no
+    branch is active.
     """
     shape = active.shape
     chunk = Chunk(
