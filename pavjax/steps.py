@@ -1,9 +1,9 @@
 """Where a step ends: an exact automaton over the characters of a delimiter.
 
-Real tokenizers merge the delimiter with what precedes it (`.\\n\\n`, `$\\n\\n` are single
-tokens of Qwen's) or split it (`\\n` + `\\n`), so that no id stands for it. What does not
-depend on the tokenizer is the text, byte by byte. For every token, and for every state
-that a trace may be in before it, two tables say what comes after:
+Real tokenizers merge the delimiter with what precedes it (`.\\n\\n` and `$\\n\\n` are
+single tokens of Qwen's) or split it (`\\n` + `\\n`), so that no id stands for it. What
+does not depend on the tokenizer is the text, byte by byte. For every token, and for
+every state that a trace may be in before it, two tables say what comes after:
 
     state   how much of the delimiter the step ends with so far (Knuth, Morris, Pratt
             1977), and whether the step holds anything but white space before that
@@ -15,9 +15,9 @@ The rules, which hold for generation, search and encoding alike:
 - text behind the delimiter in the same token, for the few vocabularies that have such
   tokens, is the beginning of the next step (the automaton has read it) although its
   token belongs to the step that ended; a token ends one step at most;
-- white space alone is no step: further newlines behind a delimiter, as in `\\n\\n\\n\\n`,
-  belong to the next step, which ends at the first delimiter after something else
-  (unless `count_blank`: every delimiter then ends a step, empty ones too);
+- white space alone is no step: further newlines behind a delimiter, as in
+  `\\n\\n\\n\\n`, belong to the next step, which ends at the first delimiter after
+  something else (unless `count_blank`: every delimiter then ends a step, empty ones too);
 - a token that ends the trace ends its step, whatever is in it: the end token alone,
   after a delimiter, is a step, for to stop is a decision of the policy's.
 
@@ -47,7 +47,7 @@ class StepRule(NamedTuple):
 
 
 def one_token_rule(vocab_size, delimiter_id, end_ids):
-    """Every token `delimiter_id` ends a step, every one of `end_ids` the trace: K = 1."""
+    """Every token `delimiter_id` ends a step, each of `end_ids` the trace: K = 1."""
     next_state = np.zeros((1, vocab_size), np.uint8)
     ends_step = np.zeros((1, vocab_size), bool)
     ends_step[0, delimiter_id] = True

@@ -53,17 +53,7 @@ def math_text(
     if too_long not in TOO_LONG:
         raise ValueError(f"{too_long=} must be one of {TOO_LONG}")
     text_of = _prompt_fn(tokenizer, prompt, chat, system)
-    divided = rows if isinstance(rows, dict) else {"": rows}
-    problems, splits, dropped = [], {}, []
-    for split, own in divided.items():
-        first = len(problems)
-        for found in _problems(own, split, text_of, tokenizer):
-            length = len(tokenizer.encode_prompt(found.prompt))
-            if length > max_prompt_len:
-                dropped.append((length, found.name))
-            else:
-                problems.append(found)
-        splits[split] = range(first, len(problems))
+    problems, splits, dropped = _read(rows, text_of, tokenizer, max_prompt_len)
     _report_dropped(dropped, len(problems), max_prompt_len, too_long)
     return Task(
         name=name,
@@ -107,11 +97,23 @@ def _prompt_fn(tokenizer, prompt, chat, system):
     return text_of
 
 
-def _problems(rows, split, text_of, tokenizer):
-    for number, row in enumerate(rows):
-        name = _checked(row, f"{split} row {number}".strip(), tokenizer)
-        prompt = text_of(row["problem"])
-        yield Problem(prompt, row["answer"], row.get("solution"), name)
+def _read(rows, text_of, tokenizer, max_prompt_len):
+    """-> (problems, {split: indices}, [(tokens, name)] of those that are too long)."""
+    divided = rows if isinstance(rows, dict) else {"": rows}
+    problems, splits, too_long = [], {}, []
+    for split, own in divided.items():
+        first = len(problems)
+        for number, row in enumerate(own):
+            name = _checked(row, f"{split} row {number}".strip(), tokenizer)
+            prompt = text_of(row["problem"])
+            length = len(tokenizer.encode_prompt(prompt))
+            if length > max_prompt_len:
+                too_long.append((length, name))
+            else:
+                found = Problem(prompt, row["answer"], row.get("solution"), name)
+                problems.append(found)
+        splits[split] = range(first, len(problems))
+    return problems, splits, too_long
 
 
 def _demonstration(problem, rng, error_rate, *, tokenizer, delimiter, max_response_len):
