@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from pavjax import arrays, decoding
+from pavjax import decoding
 from pavjax.tasks import encoding
 from pavjax.types import Rollouts
 
@@ -13,8 +13,7 @@ def step_limits(task):
     return decoding.StepLimits(
         max_steps=task.max_steps,
         max_step_len=task.max_step_len,
-        newline_id=task.tokenizer.newline_id,
-        end_id=task.tokenizer.end_id,
+        rule=task.tokenizer.step_rule,
     )
 
 
@@ -28,8 +27,7 @@ def make_sampler(task, policy, num_samples, temperature=1.0):
             policy=policy,
             num_samples=num_samples,
             max_tokens=task.max_response_len,
-            newline_id=task.tokenizer.newline_id,
-            end_id=task.tokenizer.end_id,
+            rule=task.tokenizer.step_rule,
             max_steps=task.max_steps,
             sampling=decoding.Sampling(temperature=temperature),
         )
@@ -47,7 +45,7 @@ def make_brancher(task, policy, temperature=1.0):
             *(params, key, tokens, prefix_len, active),
             policy=policy,
             max_tokens=task.max_response_len,
-            end_id=task.tokenizer.end_id,
+            rule=task.tokenizer.step_rule,
             sampling=decoding.Sampling(temperature=temperature),
         )
 
@@ -129,23 +127,6 @@ def grade_traces(task, problems, tokens, prompt_len, length):
     repeated = [problem for problem in problems for _ in range(length.shape[1])]
     reward = encoding.grade_batch(task, repeated, responses)
     return reward.reshape(length.shape), responses
-
-
-_step_ids_of = jax.jit(
-    arrays.step_ids_of, static_argnames=("newline_id", "end_id", "max_steps")
-)
-
-
-def step_ids(task, tokens, prompt_len, length):
-    """Which step each token of drawn traces [*B T] belongs to, on the host."""
-    return np.asarray(
-        _step_ids_of(
-            *(tokens, prompt_len, length),
-            newline_id=task.tokenizer.newline_id,
-            end_id=task.tokenizer.end_id,
-            max_steps=task.max_steps,
-        )
-    )
 
 
 def flatten(rollouts: Rollouts):

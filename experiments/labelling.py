@@ -8,6 +8,7 @@ import numpy as np
 from experiments import drawing
 from experiments.search_methods import Searcher
 from pavjax import arrays, evaluate, labels
+from pavjax.tasks import encoding
 from pavjax.types import Rollouts
 
 
@@ -84,7 +85,7 @@ class Collector:
         self._charge_search(problems, written, width)
         tokens, length = (x[:, : hard["num_traces"]] for x in (tokens, length))
         prompt_len = np.repeat(problems.prompt_len[:, None], tokens.shape[1], axis=1)
-        step_ids = drawing.step_ids(self.task, tokens, prompt_len, length)
+        step_ids = encoding.step_ids(self.task, tokens, prompt_len, length)
         flat = tokens.reshape(-1, tokens.shape[-1])
         rollouts = Rollouts(
             tokens=tokens,
@@ -158,7 +159,7 @@ class Collector:
         # Of all completions, kept or not: one shape, compiled once.
         prompt_len = seeds["prompt_len"][rows, None, None]
         prompt_len = np.broadcast_to(prompt_len, rewards.shape)
-        step_ids = drawing.step_ids(self.task, traces[0], prompt_len, traces[1])
+        step_ids = encoding.step_ids(self.task, traces[0], prompt_len, traces[1])
         tokens, length, logprobs, step_ids = (
             x[row, branch, sample] for x in (*traces, step_ids)
         )

@@ -41,7 +41,7 @@ def run(job, workspace):
     judge = building.load_verifier(workspace.input_checkpoints("verifier"), task)
     name = named_prover(workspace, section["prover"])
     section = section | {"prover": name}
-    gate = gate_of(workspace, section, judge.provers)
+    gate = gate_of(workspace, section, judge.provers, task)
     problems = problem_sets(task, settings["task"], ("train", "test"))
     # Methods of one seed see the same problems in the same order.
     key = building.stage_key(settings["seed"], f"rl.seed{section['seed']}")
@@ -97,9 +97,19 @@ def run(job, workspace):
     write_results(workspace, job, section, task, final, problems["test"], gate)
 
 
-def gate_of(workspace, section, provers):
+def gate_of(workspace, section, provers, task):
     """Is the verifier good enough to learn from? Reported, not enforced: a run with a
-    bad verifier is still a result."""
+    bad verifier is still a result. "passed" is None where the task has no oracle of its
+    steps to tell by."""
+    gate = {"passed": None, "auc": None, "threshold": section["min_verifier_auc"]}
+    if task.steps_correct is None:
+        if section["alpha"]:
+            workspace.log(
+                f"the task {task.name!r} has no oracle of its steps, so that "
+                "rl.min_verifier_auc says nothing: look at the verifier's loss, its "
+                "AUC of the outcome and verifier_error instead"
+            )
+        return gate
     quality = workspace.input_results("verifier")["test"]
     aucs = [
         quality["auc_no_error"][policy]
@@ -112,7 +122,7 @@ def gate_of(workspace, section, provers):
             f"the verifier's AUC of 'no error so far' is {auc}, below "
             f"rl.min_verifier_auc = {section['min_verifier_auc']}: expect no gain"
         )
-    return {"passed": passed, "auc": auc, "threshold": section["min_verifier_auc"]}
+    return gate | {"passed": passed, "auc": auc}
 
 
 def is_refreshed(section):

@@ -4,14 +4,14 @@ import jax
 import numpy as np
 
 from experiments import drawing
-from pavjax import grading, labels, pav
+from pavjax import labels, pav
 
 
 def trace_metrics(task, rollouts, responses):
     """Steps per answer, tokens per step, share of traces without a readable answer."""
     num_steps = rollouts.step_ids.max(-1) + 1
     num_tokens = rollouts.length - rollouts.prompt_len
-    malformed = [grading.final_answer(text) is None for text in responses]
+    malformed = [task.final_answer(text) is None for text in responses]
     return {
         "train_reward": rollouts.reward.mean(),
         "steps_per_answer": num_steps.mean(),

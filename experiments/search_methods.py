@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import drawing
-from pavjax import evaluate, grading, guided_decoding, pav, provers
+from pavjax import evaluate, guided_decoding, pav, provers
 from pavjax.decoding import Sampling
+from pavjax.tasks import encoding
 from pavjax.types import Rollouts
 
 PLAIN = "Q"  # label of the search that ranks by Q^pi alone
@@ -64,7 +65,7 @@ class Searcher:
             }
             shape = rollouts.length.shape
             found = {k: v.reshape(*shape, *v.shape[1:]) for k, v in found.items()}
-            found["answer"] = answer_ids(responses, shape)
+            found["answer"] = answer_ids(self.task, responses, shape)
             parts.append({name: array[:real] for name, array in found.items()})
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
@@ -117,7 +118,7 @@ class Searcher:
             }
             if all_picks:
                 by_orm = self._orm_values(rows, tokens, length).argmax(axis=1)
-                answers = answer_ids(responses, reward.shape)
+                answers = answer_ids(self.task, responses, reward.shape)
                 votes = evaluate.vote_curve(answers, reward, [width])
                 found["correct_by_orm"] = reward[every, by_orm]
                 found["correct_by_vote"] = votes[:, 0]
@@ -131,7 +132,7 @@ class Searcher:
         """The ORM's value of each final trace [B W]; -1 of those that are unfinished."""
         shape = length.shape
         prompt_len = np.repeat(rows.prompt_len[:, None], shape[1], axis=1)
-        step_ids = drawing.step_ids(self.task, tokens, prompt_len, length)
+        step_ids = encoding.step_ids(self.task, tokens, prompt_len, length)
         traces = Rollouts(
             tokens=tokens,
             prompt_len=prompt_len,
@@ -143,7 +144,7 @@ class Searcher:
         flat = drawing.flatten(traces)
         values = np.asarray(self.values["ORM"](self.orm.params, flat))[:, -1, 0]
         last = np.take_along_axis(tokens, length[..., None] - 1, axis=-1)[..., 0]
-        ended = last == self.task.tokenizer.end_id
+        ended = self.task.tokenizer.step_rule.ends_trace[last]
         return np.where(ended, values.reshape(shape), -1)
 
     def final_beams(self, problems, key, width):
@@ -178,7 +179,7 @@ class Searcher:
 
     def trace_values(self, tokens, prompt_len, length):
         """V of every prefix of given traces [B T]: [B S P]."""
-        step_ids = drawing.step_ids(self.task, tokens, prompt_len, length)
+        step_ids = encoding.step_ids(self.task, tokens, prompt_len, length)
 
         @jax.jit
         def values(params, tokens, prompt_len, step_ids):
@@ -216,9 +217,9 @@ class Searcher:
         return float(networks * np.mean(flops.sum(axis=1)))
 
 
-def answer_ids(responses, shape):
+def answer_ids(task, responses, shape):
     """An id per distinct answer of a problem, [B N]; -1 where there is none."""
-    answers = [grading.final_answer(text) for text in responses]
+    answers = [task.final_answer(text) for text in responses]
     return evaluate.answer_ids(np.array(answers, object).reshape(shape).tolist())
 
 

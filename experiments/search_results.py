@@ -5,7 +5,6 @@ import numpy as np
 from experiments.search_methods import PLAIN, effective_scores
 from pavjax import evaluate
 from pavjax.tasks import encoding
-from pavjax.tasks.characters import split_steps
 
 NOT_REACHED = "never reached"
 PICK_FIELDS = ("width", "accuracy", "tokens", "flops")
@@ -211,12 +210,16 @@ def traces(searcher, problems, by_width, rule, most=6):
     tokens, length = found["chosen_tokens"][chosen], found["chosen_length"][chosen]
     prompt_len = found["prompt_len"][chosen]
     values = searcher.trace_values(tokens, prompt_len, length)
+    step_ids = encoding.step_ids(task, tokens, prompt_len, length)
     responses = encoding.decode_responses(task, tokens, prompt_len, length)
     result = []
     for row, index in enumerate(chosen):
         problem = problems.problems[index]
+        steps = encoding.decode_steps(task, tokens[row], step_ids[row])
         q, effective = effective_scores(values[row], rule)
-        oracle = task.steps_correct(problem, responses[row])
+        oracle = [None] * task.max_steps
+        if task.steps_correct is not None:
+            oracle = map(bool, task.steps_correct(problem, responses[row]))
         advantage = (effective - q) / rule["alpha"] if rule["alpha"] else effective - q
         result.append(
             {
@@ -229,10 +232,9 @@ def traces(searcher, problems, by_width, rule, most=6):
                         "text": text,
                         "Q": float(q[h]),
                         "A": float(advantage[h]),
-                        "correct": bool(oracle[h]),
+                        "correct": correct_so_far,
                     }
-                    for h, text in enumerate(split_steps(responses[row]))
-                    if h < task.max_steps
+                    for h, (text, correct_so_far) in enumerate(zip(steps, oracle))
                 ],
             }
         )

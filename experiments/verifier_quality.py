@@ -43,7 +43,8 @@ def calibrated(heads, scale, shift):
 
 
 def quality(task, score, params, records, provers):
-    """How good a verifier is on problems that it has never seen."""
+    """How good a verifier is on problems that it has never seen; `auc_no_error` is None
+    of a task that has no oracle of its steps."""
     logits = score(params, records)
     values = 1 / (1 + np.exp(-logits.astype(np.float64)))
     successes, attempts = records["successes"], records["attempts"]
@@ -60,9 +61,10 @@ def quality(task, score, params, records, provers):
     }
     for p, prover in enumerate(provers):
         counts = successes[..., p], attempts[..., p]
-        result["auc_no_error"][prover] = defined(
-            evaluate.auc(logits[:, 1:, p][exists], is_correct[exists])
-        )
+        auc = np.nan
+        if is_correct is not None:
+            auc = evaluate.auc(logits[:, 1:, p][exists], is_correct[exists])
+        result["auc_no_error"][prover] = defined(auc)
         if not counts[1].any():  # nobody completed these traces with this prover
             continue
         result["loss"][prover] = float(value_loss(logits[..., p], *counts))
@@ -83,7 +85,10 @@ def defined(number):
 
 
 def no_error_so_far(task, records):
-    """[B H] bool from the task's exact oracle: the trace is correct up to step h."""
+    """[B H] bool from the task's exact oracle: the trace is correct up to step h. None
+    if the task has none."""
+    if task.steps_correct is None:
+        return None
     responses = encoding.decode_responses(
         task, records["tokens"], records["prompt_len"], records["length"]
     )

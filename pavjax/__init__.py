@@ -2,6 +2,7 @@
 
     pav, provers              V^mu of prefixes, A^mu of steps, best-of-K provers
     labels, losses            Monte-Carlo labels of prefixes, and cross-entropy on them
+    steps                     where a step ends, for any tokenizer
     search, guided_decoding   step-level beam search with a policy and a verifier
     rl, train                 REINFORCE with Q^pi + alpha A^mu as the reward
     evaluate                  Pass@K, exact best-of-n, accuracy and compute efficiency
@@ -22,6 +23,7 @@ from pavjax import (
     provers,
     rl,
     search,
+    steps,
     tabular,
     tasks,
     train,
@@ -58,6 +60,7 @@ __all__ = [
     "provers",
     "rl",
     "search",
+    "steps",
     "tabular",
     "tasks",
     "train",

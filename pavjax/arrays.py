@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from pavjax import steps
+
 
 def masked_mean(values, mask, axis=None):
     """Mean of `values` where `mask` is true; 0 where the mask selects nothing.
@@ -30,20 +32,37 @@ def num_steps(step_ids):
     return jnp.max(step_ids, axis=-1) + 1
 
 
-def step_ids_of(tokens, prompt_len, length, *, newline_id, end_id, max_steps):
+def step_ids_of(tokens, prompt_len, length, *, rule, max_steps):
     """Which step each token belongs to: [*B T] int32, -1 in prompt and padding.
 
-    A delimiter belongs to the step it ends. Tokens past the last countable step
-    (`max_steps`) stay in that last step, so that no token of a response is lost.
-    Only for tokens drawn one by one, where the delimiter is one token of its own;
-    text tokenized as a whole must carry the boundaries it was built with.
+    rule: a `steps.StepRule`, which reads the response from its first token on, as it
+    was read while it was drawn: the same ids have the same boundaries. A delimiter
+    belongs to the step it ends. Tokens past the last countable step (`max_steps`) stay
+    in that last step, so that no token of a response is lost. Given steps that need not
+    agree with the rule carry the boundaries they were built with.
     """
     position = last_axis_index(tokens.shape[-1], tokens.ndim)
     in_response = (position >= prompt_len[..., None]) & (position < length[..., None])
-    ends = in_response & ((tokens == newline_id) | (tokens == end_id))
+    ends = in_response & _ends_of(tokens, in_response, rule)
     ends = ends.astype(jnp.int32)
     index = jnp.cumsum(ends, axis=-1) - ends
     return jnp.where(in_response, jnp.minimum(index, max_steps - 1), -1)
+
+
+def _ends_of(tokens, in_response, rule):
+    """Where the rule, which starts with the response, sees a step end: [*B T] bool."""
+    if rule.num_states == 1:
+        return steps.advance(rule, None, tokens)[1]
+
+    def read(state, now):
+        token, counts = now
+        after, ends_step, _ = steps.advance(rule, state, token)
+        return jnp.where(counts, after, state), ends_step
+
+    by_position = (jnp.moveaxis(x, -1, 0) for x in (tokens, in_response))
+    start = jnp.zeros(tokens.shape[:-1], jnp.int32)
+    _, ends = jax.lax.scan(read, start, tuple(by_position))
+    return jnp.moveaxis(ends, 0, -1)
 
 
 def prefix_ends(step_ids, prompt_len, *, num_prefixes):

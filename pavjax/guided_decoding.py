@@ -77,25 +77,30 @@ def guided_search(
         },
     )
 
+    def is_finished(tokens, length):
+        last = jnp.take_along_axis(tokens, length[..., None] - 1, axis=-1)[..., 0]
+        return jnp.asarray(limits.rule.ends_trace)[last]
+
     def extend(key, beams, h):
         chunk, stream = decoding.generate(
             *(policy_params, key, prefix, beams.carry["stream"], ~beams.done),
             policy=policy,
             index=h * limits.max_step_len,
             max_tokens=limits.max_step_len,
-            stop_ids=(limits.newline_id, limits.end_id),
+            rule=limits.rule,
+            until="step",
             sampling=sampling,
         )
-        last = jnp.take_along_axis(
-            chunk.tokens, jnp.maximum(chunk.num_tokens - 1, 0)[..., None], axis=-1
-        )[..., 0]
+        tokens = decoding.append(
+            beams.tokens, beams.length, chunk.tokens, chunk.num_tokens
+        )
+        length = beams.length + chunk.num_tokens
+        # A step that never reached its delimiter cannot be continued either.
+        goes_on = stream.ended_step & ~is_finished(tokens, length)
         return beams.replace(
-            tokens=decoding.append(
-                beams.tokens, beams.length, chunk.tokens, chunk.num_tokens
-            ),
-            length=beams.length + chunk.num_tokens,
-            # A step that never reached its delimiter cannot be continued either.
-            done=beams.done | (last != limits.newline_id),
+            tokens=tokens,
+            length=length,
+            done=beams.done | ~goes_on,
             carry={**beams.carry, "stream": stream, "chunk": chunk},
         )
 
@@ -108,11 +113,10 @@ def guided_search(
         )
         wrote = (chunk.num_tokens > 0)[..., None]
         values = jnp.where(wrote, jax.nn.sigmoid(logits), old["values"])
-        last = jnp.take_along_axis(after.tokens, after.length[..., None] - 1, axis=-1)
         # Nothing can come of a malformed step, nor of a trace that is not finished
         # when the search is.
         is_last = h == limits.max_steps - 1
-        hopeless = (after.done | is_last) & (last[..., 0] != limits.end_id)
+        hopeless = (after.done | is_last) & ~is_finished(after.tokens, after.length)
         values = jnp.where(hopeless[..., None], 0, values)
         ranked = jnp.where(hopeless, -jnp.inf, score_rule(old["values"], values))
         carry = {

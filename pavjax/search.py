@@ -62,7 +62,7 @@ def select(beams, width, *, distinct=False, copies=None):
     others, and after those the beams marked in `copies` [B W] bool."""
     keys = [-beams.score]
     if distinct:
-        keys.append(duplicates(beams.tokens))
+        keys.append(duplicates(beams.tokens, beams.length))
     if copies is not None:
         keys.append(copies)
     order = jnp.lexsort(keys, axis=-1)[:, :width]
@@ -74,8 +74,9 @@ def select(beams, width, *, distinct=False, copies=None):
     return jax.tree.map(pick, beams)
 
 
-def duplicates(tokens):
-    """[B W T] -> [B W] bool: True where an earlier beam has the same tokens.
+def duplicates(tokens, length):
+    """[B W T], [B W] -> [B W] bool: True where an earlier beam has the same tokens, and
+    as many: id 0, which fills up the rows, may be a token like any other.
 
     Compared by a 32-bit hash: W = 200 different texts collide in 1 of 200,000 cases,
     which would only put one of them behind the others.
@@ -86,5 +87,6 @@ def duplicates(tokens):
         mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(factor)
     digest = jnp.sum(mixed, axis=-1, dtype=jnp.uint32)
     same = digest[:, :, None] == digest[:, None, :]
+    same &= length[:, :, None] == length[:, None, :]
     earlier = jnp.tril(jnp.ones(same.shape[1:], bool), k=-1)
     return jnp.any(same & earlier[None], axis=-1)

@@ -7,17 +7,23 @@ Dimension letters, used in every docstring:
     P prover policies                     V vocabulary    D width     L layers
     W beams        C candidates per beam  K best-of-K     M branches of one prefix
 
-A *step* is what the policy writes up to and including one delimiter (a newline);
-the last step ends with the end-of-sequence token. Step boundaries are carried as
-`step_ids` from generation to verifier to reinforcement learning: they are never
-searched for in text again.
+A *step* is what the policy writes up to and including one delimiter, by the exact rule
+of `pavjax.steps`; the last step ends with the end-of-sequence token. Step boundaries
+are carried as `step_ids` from generation to verifier to reinforcement learning: they
+are never searched for in text again.
+
+Arrays of tokens are filled up with 0 on the right, whatever token 0 of a vocabulary
+may be: what is real, `prompt_len`, `length` and `step_ids` say, and nothing reads the
+rest.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import chex
 import jax
+
+from pavjax.steps import StepRule
 
 Params = Any
 Cache = Any
@@ -144,27 +150,48 @@ class Verifier(NamedTuple):
 
 
 class Tokenizer(Protocol):
-    """Text to token ids. 0 is padding; `newline_id` ends a step, `end_id` a trace."""
+    """Text to token ids and back.
 
-    vocab_size: int
-    pad_id: int
-    end_id: int
-    newline_id: int
+    encode_prompt(text): a whole prompt, with whatever has to stand before it
+    encode(text): what a policy writes after a prompt, without an end token
+    decode(ids): the text, without an end token at its end
+    decode_batch(tokens [B T], start [B], stop [B]): tokens start .. stop - 1 of every
+        row as text, list of B str
+    bytes_of(ids): the bytes of each token, which the text is put together of
+    reserved_in(text): names in it that a prompt takes for special tokens
+    """
+
+    vocab_size: int  # ids are below it; that of the model, if it has more of them
+    end_id: int  # written at the end of a demonstration
+    step_rule: StepRule  # where steps and traces end
+    delimiter: str  # the text that ends a step
+    reply_lead: str  # what comes between a prompt and the first step; mostly ""
+
+    def encode_prompt(self, text: str) -> list[int]: ...
 
     def encode(self, text: str) -> list[int]: ...
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
+    def decode_batch(self, tokens, start, stop) -> list[str]: ...
+
+    def bytes_of(self, ids: Sequence[int]) -> list[bytes]: ...
+
+    def reserved_in(self, text: str) -> list[str]: ...
+
 
 class Problem(NamedTuple):
-    """One problem: the text that is put to the policy and the expected answer."""
+    """One problem: the text that is put to the policy and the expected answer. Data
+    sets may give a solution, as text or as a list of steps, and a name of their own."""
 
     prompt: str
     answer: str
+    solution: str | list[str] | None = None
+    name: str = ""
 
 
 class Task(NamedTuple):
-    """Text problems solved in newline-separated steps.
+    """Text problems solved in steps.
 
     problem(index) -> Problem: the index-th problem, a pure function of the index
     demonstration(problem, rng, error_rate) -> response text, with each step wrong
@@ -172,7 +199,13 @@ class Task(NamedTuple):
     grade(problem, response) -> bool: by the final answer alone
     steps_correct(problem, response) -> [H] bool: the exact oracle, for evaluation
         only; step h is correct if it is well formed and true given the problem and
-        the steps before it, and no step before it was wrong
+        the steps before it, and no step before it was wrong. None: there is no oracle,
+        and nothing that needs one is measured
+    final_answer(response) -> str or None: what the response answers, as votes count
+        it; None where it cannot be read
+    num_problems: of a finite data set; None: as many as one asks for
+    splits: {split: indices} of a data set that comes divided; the problems of others
+        are divided by a hash of their text (`pavjax.data.problem_ids`)
     """
 
     name: str
@@ -184,4 +217,7 @@ class Task(NamedTuple):
     problem: Callable[[int], Problem]
     demonstration: Callable[..., str]
     grade: Callable[[Problem, str], bool]
-    steps_correct: Callable[[Problem, str], list]
+    steps_correct: Callable[[Problem, str], list] | None
+    final_answer: Callable[[str], str | None]
+    num_problems: int | None = None
+    splits: Mapping[str, Sequence[int]] | None = None

@@ -18,6 +18,7 @@ FILES = sorted(f for package in PACKAGES for f in (ROOT / package).rglob("*.py")
 # A unit is a module or sub-package of pavjax. It imports from lower floors only, and
 # not from its neighbours.
 FLOORS = (
+    {"steps"},  # where a step ends, which all that follows builds on
     {"types", "arrays", "grading"},  # grading reads plain strings
     {"pav", "provers", "losses", "search", "tabular"}  # algorithms
     | {"nets", "tasks", "data", "runtime", "decoding"},  # substrate
@@ -25,7 +26,7 @@ FLOORS = (
     {"rl", "planted_rl"},
 )
 ALGORITHMS = (
-    *("types", "arrays", "pav", "provers", "losses", "search", "tabular"),
+    *("steps", "types", "arrays", "pav", "provers", "losses", "search", "tabular"),
     *("rl", "planted_rl"),
 )
 # Who may import a third-party library, at the top of a file or inside a function.
@@ -39,12 +40,15 @@ OWNERS = {
     "absl": ("experiments/",),
     "matplotlib": ("experiments/report",),
     "scipy": ("pavjax/evaluate/",),
+    "transformers": ("pavjax/data/",),
+    "jinja2": ("pavjax/data/",),
     "rich": ("pavjax/runtime/progress.py", "experiments/theory/__main__.py"),
     "tensorboardX": ("pavjax/runtime/metrics.py",),
     "wandb": ("pavjax/runtime/metrics.py",),
 }
 EVERYWHERE = {"jax", "chex", "numpy"}
 HEAVY = {"flax", "orbax", "tensorflow_datasets", "array_record", "matplotlib", "scipy"}
+HEAVY |= {"transformers", "tokenizers"}
 DRAWERS = {"util", "utils", "helper", "helpers", "misc", "common"}
 
 

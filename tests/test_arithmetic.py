@@ -199,8 +199,7 @@ def test_recorded_steps_are_those_that_sampling_would_count(task):
         batch["tokens"],
         batch["prompt_len"],
         batch["length"],
-        newline_id=task.tokenizer.newline_id,
-        end_id=task.tokenizer.end_id,
+        rule=task.tokenizer.step_rule,
         max_steps=task.max_steps,
     )
     np.testing.assert_array_equal(batch["step_ids"], counted)

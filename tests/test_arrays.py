@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from pavjax import arrays
+from pavjax.steps import one_token_rule
 
 NEWLINE, END = 2, 1
+RULE = one_token_rule(9, NEWLINE, (END,))
 # prompt of two tokens, steps of two, one and two tokens, then padding
 TOKENS = jnp.array([[7, 2, 5, 2, 2, 6, 1, 0], [7, 8, 2, 5, 6, 0, 0, 0]])
 PROMPT_LEN = jnp.array([2, 3])
@@ -29,16 +31,12 @@ def test_masked_mean_of_nothing_is_zero_with_zero_gradient_even_over_nan():
 
 
 def test_a_delimiter_belongs_to_the_step_it_ends_and_the_prompt_has_no_steps():
-    step_ids = arrays.step_ids_of(
-        TOKENS, PROMPT_LEN, LENGTH, newline_id=NEWLINE, end_id=END, max_steps=5
-    )
+    step_ids = arrays.step_ids_of(TOKENS, PROMPT_LEN, LENGTH, rule=RULE, max_steps=5)
     np.testing.assert_array_equal(step_ids, STEP_IDS)
 
 
 def test_tokens_past_the_last_countable_step_stay_in_it():
-    step_ids = arrays.step_ids_of(
-        TOKENS, PROMPT_LEN, LENGTH, newline_id=NEWLINE, end_id=END, max_steps=2
-    )
+    step_ids = arrays.step_ids_of(TOKENS, PROMPT_LEN, LENGTH, rule=RULE, max_steps=2)
     np.testing.assert_array_equal(step_ids[0], [-1, -1, 0, 0, 1, 1, 1, -1])
 
 
@@ -73,7 +71,7 @@ def test_nested_leading_axes_give_what_flat_ones_give():
         arrays.prefix_mask(nest(STEP_IDS), num_prefixes=4),
         nest(arrays.prefix_mask(STEP_IDS, num_prefixes=4)),
     )
-    options = {"newline_id": NEWLINE, "end_id": END, "max_steps": 5}
+    options = {"rule": RULE, "max_steps": 5}
     np.testing.assert_array_equal(
         arrays.step_ids_of(nest(TOKENS), nest(PROMPT_LEN), nest(LENGTH), **options),
         nest(STEP_IDS),

@@ -10,6 +10,7 @@ from tiny_models import (
     KEY,
     NEWLINE,
     POLICY,
+    RULE,
     VOCAB,
     followed_by,
     jit,
@@ -39,8 +40,7 @@ def sampled(key, tokens, prompt_len):
         policy=POLICY,
         num_samples=8,
         max_tokens=MAX_TOKENS,
-        newline_id=NEWLINE,
-        end_id=END,
+        rule=RULE,
         max_steps=3,
     )
 
@@ -91,8 +91,7 @@ def test_rollouts_carry_the_step_of_every_token_and_no_reward_yet(rollouts):
     np.testing.assert_array_equal(rollouts.prompt_len, prompt_len)
     step_ids = step_ids_of(
         *(rollouts.tokens, prompt_len, rollouts.length),
-        newline_id=NEWLINE,
-        end_id=END,
+        rule=RULE,
         max_steps=3,
     )
     np.testing.assert_array_equal(rollouts.step_ids, step_ids)
@@ -116,8 +115,7 @@ def test_no_recompilation_for_other_keys_parameters_prompts_or_lengths():
             policy=table_policy(),
             num_samples=2,
             max_tokens=3,
-            newline_id=NEWLINE,
-            end_id=END,
+            rule=RULE,
             max_steps=3,
         )
 
@@ -134,7 +132,7 @@ def test_temperature_zero_is_greedy_decoding_by_repeated_full_forward_passes():
             *(PARAMS, KEY, *args, jnp.ones((3, 1), bool)),
             policy=POLICY,
             max_tokens=MAX_TOKENS,
-            end_id=END,
+            rule=RULE,
             sampling=Sampling(temperature=0.0),
         )
     )(PROMPTS, PROMPT_LEN[:, None])
@@ -166,7 +164,7 @@ def branched(tokens, prefix_len, active):
         *(PARAMS, KEY, tokens, prefix_len, active),
         policy=POLICY,
         max_tokens=MAX_TOKENS,
-        end_id=END,
+        rule=RULE,
     )
 
 
@@ -211,7 +209,7 @@ def test_next_token_logits_follow_every_branch_through_steps_of_different_length
     """Three rounds of `generate`, each up to a newline in slots of its own; a branch
     that ended sits out. After each, `stream.logits` = full forward at the end of the
     text, although shorter steps left holes in the cache."""
-    shape, max_step_len, stop_ids = (2, 4), 4, (NEWLINE, END)
+    shape, max_step_len = (2, 4), 4
     prefix, stream = jit(
         lambda: decoding.open_stream(
             PARAMS, TRACES, POINTS, policy=POLICY, capacity=3 * max_step_len
@@ -228,7 +226,8 @@ def test_next_token_logits_follow_every_branch_through_steps_of_different_length
             policy=POLICY,
             index=index,
             max_tokens=max_step_len,
-            stop_ids=stop_ids,
+            rule=RULE,
+            until="step",
             sampling=Sampling(),
         )
 
@@ -270,7 +269,7 @@ def test_the_loop_ends_with_the_last_branch_and_asks_the_network_no_more():
         *(params, KEY, prompts, jnp.full((2, 1), 2), jnp.ones((2, 1), bool)),
         policy=table_policy()._replace(extend=extend),
         max_tokens=20,
-        end_id=END,
+        rule=RULE,
     )
     jax.effects_barrier()
     np.testing.assert_array_equal(length[:, 0], [6, 4])
@@ -370,8 +369,7 @@ def test_draws_are_independent_across_samples_and_positions():
         policy=table_policy(),
         num_samples=4_000,
         max_tokens=2,
-        newline_id=NEWLINE,
-        end_id=END,
+        rule=RULE,
         max_steps=1,
     )
     drawn = np.asarray(rollouts.tokens)[:, :, 1:] - 3  # [2 4000 2]
@@ -392,8 +390,7 @@ def test_no_implicit_promotion_of_dtype_or_rank():
                 policy=POLICY,
                 num_samples=2,
                 max_tokens=2,
-                newline_id=NEWLINE,
-                end_id=END,
+                rule=RULE,
                 max_steps=2,
                 sampling=Sampling(temperature=0.7, top_k=3, top_p=0.9),
             ),

@@ -12,6 +12,7 @@ from tiny_models import (
     KEY,
     NEWLINE,
     POLICY,
+    RULE,
     VOCAB,
     followed_by,
     jit,
@@ -28,7 +29,7 @@ from pavjax.decoding import StepLimits
 from pavjax.nets import make_verifier
 
 PROMPTS, PROMPT_LEN = random_prompts(1, [4, 2])
-LIMITS = StepLimits(max_steps=3, max_step_len=4, newline_id=NEWLINE, end_id=END)
+LIMITS = StepLimits(max_steps=3, max_step_len=4, rule=RULE)
 WIDTH, CANDIDATES = 4, 3
 # Two float32 networks and up to twelve log-ratios, through a sigmoid of slope 1/4.
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -74,8 +75,7 @@ def read_at_once(head, beams):
     logits = jit(verifier.logits)(params, tokens, prompt_len)
     step_ids = arrays.step_ids_of(
         *(jnp.array(tokens), prompt_len, jnp.array(length)),
-        newline_id=NEWLINE,
-        end_id=END,
+        rule=RULE,
         max_steps=LIMITS.max_steps,
     )
     last = tokens[np.arange(len(tokens)), length - 1]

@@ -199,6 +199,7 @@ TASK = Task(
     demonstration=None,
     grade=lambda problem, response: not {"B", UNFINISHED} & set(response),
     steps_correct=None,
+    final_answer=None,
 )
 
 

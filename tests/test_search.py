@@ -271,12 +271,18 @@ def test_every_step_has_its_own_key_and_number():
 def test_duplicates_are_what_a_set_finds():
     rng = np.random.default_rng(6)
     tokens = rng.integers(0, 3, (5, 60, 4))
-    found = np.asarray(search.duplicates(jnp.array(tokens)))
+    found = np.asarray(search.duplicates(jnp.array(tokens), jnp.full((5, 60), 4)))
     for b in range(5):
         seen = set()
         for w, row in enumerate(tokens[b]):
             assert found[b, w] == (tuple(row) in seen)
             seen.add(tuple(row))
+
+
+def test_a_trailing_token_0_is_text_and_the_filling_behind_a_row_is_not():
+    tokens, length = jnp.array([[[5, 0, 0]] * 3]), jnp.array([[1, 2, 1]])
+    found = search.duplicates(tokens, length)
+    np.testing.assert_array_equal(found, [[False, False, True]])
 
 
 def test_different_texts_of_the_same_tokens_are_no_duplicates():
@@ -296,7 +302,8 @@ def test_different_texts_of_the_same_tokens_are_no_duplicates():
         else:
             text[rng.integers(64)] += 1
         texts.add(tuple(text))
-    assert not np.any(search.duplicates(jnp.array([sorted(texts)])))
+    length = jnp.full((1, 201), 64)
+    assert not np.any(search.duplicates(jnp.array([sorted(texts)]), length))
 
 
 @pytest.mark.parametrize("distinct", [False, True])

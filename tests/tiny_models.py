@@ -9,10 +9,12 @@ import numpy as np
 
 from pavjax.arrays import target_logprobs
 from pavjax.nets import TransformerConfig, make_policy, make_verifier
+from pavjax.steps import one_token_rule
 from pavjax.types import Policy
 
 VOCAB = 7
 PAD, END, NEWLINE = 0, 1, 2
+RULE = one_token_rule(VOCAB, NEWLINE, (END,))
 KEY = jax.random.key(0)
 HEADS = ("value", "log_ratio", "sum")
 NUM_PROVERS = 3

@@ -228,7 +228,7 @@ def rl_gain(results):
     )
     words += f"; seed by seed: {seeds}." if len(per_seed) > 1 else "."
     gates = [run["gate"] for run in pav.runs if run.get("gate")]
-    failed = [gate for gate in gates if not gate["passed"]]
+    failed = [gate for gate in gates if gate["passed"] is False]
     if failed:
         words += (
             f" The gate on the verifier FAILED (AUC {show(failed[0]['auc'], 'number')}, "

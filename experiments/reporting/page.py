@@ -148,7 +148,7 @@ def gate_words(results):
     for runs in found:
         for run in runs.runs:
             gate = run.get("gate")
-            if gate and not gate["passed"] and run["alpha"]:
+            if gate and gate["passed"] is False and run["alpha"]:
                 sentence = (
                     "The gate on verifier quality FAILED for RL: the AUC is "
                     f"{tables.show(gate['auc'], 'number')}, the threshold "

@@ -124,6 +124,8 @@ def gate_words(run):
     gate = run.get("gate")
     if not gate or not run["alpha"]:
         return "not used"
+    if gate["passed"] is None:
+        return "not measured: the task has no oracle of its steps"
     passed = "passed" if gate["passed"] else "FAILED"
     return f"{passed} (AUC {show(gate['auc'], 'number')})"
 

@@ -67,7 +67,8 @@ def heads(results):
     outcome = numbers([test.get("auc_outcome") for test in tests])
     if np.isnan(error).all() and np.isnan(outcome).all():
         raise Missing(
-            "The AUC is undefined: the held-out traces are all right or all wrong."
+            "The AUC is undefined: the held-out traces are all right or all wrong, and "
+            "there is no oracle of their steps or it is of one mind."
         )
     series = [
         Series("AUC of “no error so far”", x, error, colour="#009E73"),

@@ -2,6 +2,9 @@
 
 The split of a problem depends on nothing but its text and the parts: not on how many
 problems are asked for, nor in which order, nor on the machine.
+
+A data set that comes divided, with `Task.splits`, stays as it is. If it has no problems
+for validation, a part of those for training is taken, by the same hash.
 """
 
 import hashlib
@@ -35,7 +38,8 @@ def split_of(text, parts, salt=""):
 
 def problem_ids(task, split, count, parts, salt=""):
     """The first `count` indices of the task's problems in that split, as a list of int;
-    of problems with the same text only the first counts."""
+    of problems with the same text only the first counts (of a data set that comes
+    divided: in each of its splits, so that `check_disjoint` sees those in two)."""
     if split not in SPLITS:
         raise ValueError(f"{split=} must be one of {SPLITS}")
     if count and not parts[SPLITS.index(split)]:
@@ -43,7 +47,8 @@ def problem_ids(task, split, count, parts, salt=""):
             f"{count=} problems asked of {split!r}, of which {parts=} is 0"
         )
     ids, seen, fruitless = [], set(), 0
-    for index in itertools.count():
+    indices, place = _candidates(task, split, parts, salt)
+    for index in indices:
         if len(ids) == count:
             return ids
         text = normalized(task.problem(index).prompt)
@@ -56,9 +61,28 @@ def problem_ids(task, split, count, parts, salt=""):
             )
         if text not in seen:
             seen.add(text)
-            if split_of(text, parts, salt) == split:
+            if place(text) == split:
                 ids.append(index)
-    raise AssertionError("unreachable")
+    if len(ids) < count:
+        raise ValueError(
+            f"the data of the task {task.name!r} have {len(ids)} different problems in "
+            f"{split!r}, not {count}: ask for fewer, or give it more"
+        )
+    return ids
+
+
+def _candidates(task, split, parts, salt):
+    """(indices among which a split's problems are, split of the text of one)."""
+    if task.splits is None:
+        count = task.num_problems
+        indices = itertools.count() if count is None else range(count)
+        return indices, lambda text: split_of(text, parts, salt)
+    if task.splits.get("validation"):
+        return task.splits.get(split, ()), lambda text: split
+    shares = (parts[0], parts[1], 0)
+    if split == "test" or not shares[1]:
+        return task.splits.get(split, ()), lambda text: split
+    return task.splits.get("train", ()), lambda text: split_of(text, shares, salt)
 
 
 def check_disjoint(prompts):

@@ -2,20 +2,22 @@
 
 Everything that generates goes through `generate`: N samples of a prompt are N
 branches of it; Monte-Carlo labels are branches of one full trace, each seeing its own
-share of that trace's cache; a step of beam search is a `generate` that stops at the
-delimiter. Slots of the suffix cache are common to all branches, so a row that has
-stopped leaves its later slots invalid instead of moving anyone else's.
+share of that trace's cache; a step of beam search is a `generate` that stops where
+the `StepRule` sees the step end. Slots of the suffix cache are common to all branches,
+so a row that has stopped leaves its later slots invalid instead of moving anyone
+else's.
 """
 
-import functools
 from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
+from pavjax import steps
 from pavjax.arrays import last_axis_index, step_ids_of
 from pavjax.decoding.sampling import ANCESTRAL, draw_tokens
+from pavjax.steps import StepRule
 from pavjax.types import Cache, Chunk, Rollouts, Slots
 
 
@@ -26,13 +28,15 @@ class Stream:
     logits: jax.Array  # [G M V], of the next token
     suffix: Cache
     slots: Slots
+    step_state: jax.Array  # [G M] int32, of the `StepRule`
+    ended_step: jax.Array  # [G M] bool, the last token written has ended its step
 
 
 def open_stream(params, tokens, prefix_len, *, policy, capacity):
     """Read the prefixes once. tokens [G T], prefix_len [G M] -> (prefix, Stream).
 
     Branch m of row g continues the first `prefix_len[g, m]` tokens of the row, and
-    may write `capacity` tokens.
+    may write `capacity` tokens. It begins a step: what stands before is another one's.
     """
     hidden, prefix = policy.prefill(params, tokens)
     last = jnp.take_along_axis(hidden, prefix_len[..., None] - 1, axis=1)
@@ -41,6 +45,8 @@ def open_stream(params, tokens, prefix_len, *, policy, capacity):
         logits=policy.unembed(params, last),
         suffix=policy.init_suffix(*prefix_len.shape, capacity),
         slots=Slots(prefix_len=prefix_len, valid=valid, length=prefix_len),
+        step_state=jnp.zeros(prefix_len.shape, jnp.int32),
+        ended_step=jnp.zeros(prefix_len.shape, bool),
     )
 
 
@@ -54,13 +60,15 @@ def generate(
     policy,
     index,
     max_tokens,
-    stop_ids,
+    rule,
+    until,
     sampling,
 ):
-    """Let every active branch write until a stop token: -> (Chunk, Stream).
+    """Let every active branch write to the end of a step or trace: -> (Chunk, Stream).
 
     active [G M] bool; index: the first free suffix slot, which `max_tokens` slots
-    follow. The loop ends as soon as no branch is active.
+    follow; rule: a `StepRule`; until: "step" or "trace". The loop ends as soon as no
+    branch is active.
     """
     shape = active.shape
     chunk = Chunk(
@@ -82,6 +90,7 @@ def generate(
             *(slots.length[..., None], slots.prefix_len, index + i, slots.valid),
         )
         logits = policy.unembed(params, hidden[:, :, 0])
+        state, ends_step, ends_trace = steps.advance(rule, stream.step_state, tokens)
         stream = Stream(
             # A branch that has stopped keeps its logits: only its own tokens count.
             logits=jnp.where(active[..., None], logits, stream.logits),
@@ -90,13 +99,15 @@ def generate(
                 valid=slots.valid.at[:, :, index + i].set(active),
                 length=slots.length + wrote,
             ),
+            step_state=jnp.where(active, state, stream.step_state),
+            ended_step=jnp.where(active, ends_step, stream.ended_step),
         )
         chunk = Chunk(
             tokens=chunk.tokens.at[:, :, i].set(tokens),
             logprobs=chunk.logprobs.at[:, :, i].set(logprobs),
             num_tokens=chunk.num_tokens + wrote,
         )
-        stopped = functools.reduce(jnp.logical_or, [tokens == s for s in stop_ids])
+        stopped = {"step": ends_step, "trace": ends_trace}[until]
         return i + 1, active & ~stopped, chunk, stream
 
     def unfinished(carry):
@@ -126,7 +137,7 @@ def branch(
     *,
     policy,
     max_tokens,
-    end_id,
+    rule,
     sampling=ANCESTRAL,
 ):
     """Continue M prefixes of every row to the end: -> (tokens [G M T'], length [G M],
@@ -143,7 +154,8 @@ def branch(
         policy=policy,
         index=0,
         max_tokens=max_tokens,
-        stop_ids=(end_id,),
+        rule=rule,
+        until="trace",
         sampling=sampling,
     )
     shape = (*prefix_len.shape, tokens.shape[1] + max_tokens)
@@ -164,8 +176,7 @@ def sample(
     policy,
     num_samples,
     max_tokens,
-    newline_id,
-    end_id,
+    rule,
     max_steps,
     sampling=ANCESTRAL,
 ):
@@ -176,7 +187,7 @@ def sample(
         *(params, key, tokens, prompt_len, jnp.ones(prompt_len.shape, bool)),
         policy=policy,
         max_tokens=max_tokens,
-        end_id=end_id,
+        rule=rule,
         sampling=sampling,
     )
     return Rollouts(
@@ -184,10 +195,7 @@ def sample(
         prompt_len=prompt_len,
         length=length,
         step_ids=step_ids_of(
-            *(traces, prompt_len, length),
-            newline_id=newline_id,
-            end_id=end_id,
-            max_steps=max_steps,
+            *(traces, prompt_len, length), rule=rule, max_steps=max_steps
         ),
         logprobs=logprobs,
         reward=jnp.zeros(prompt_len.shape),
@@ -199,5 +207,4 @@ class StepLimits(NamedTuple):
 
     max_steps: int
     max_step_len: int  # tokens, delimiter included
-    newline_id: int
-    end_id: int
+    rule: StepRule

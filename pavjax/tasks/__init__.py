@@ -4,6 +4,7 @@ import difflib
 
 from pavjax.tasks.arithmetic import arithmetic
 from pavjax.tasks.countdown import countdown
+from pavjax.tasks.math_text import math_text
 
 _TASKS = {"arithmetic": arithmetic, "countdown": countdown}
 
@@ -17,4 +18,4 @@ def make_task(name, **kwargs):
     return _TASKS[name](**kwargs)
 
 
-__all__ = ["arithmetic", "countdown", "make_task"]
+__all__ = ["arithmetic", "countdown", "make_task", "math_text"]

@@ -14,7 +14,7 @@ import functools
 
 import numpy as np
 
-from pavjax.grading import states_answer
+from pavjax.grading import final_answer, states_answer
 from pavjax.tasks.characters import character_tokenizer, split_steps
 from pavjax.tasks.indexing import numbers_of
 from pavjax.types import Problem, Task
@@ -53,6 +53,7 @@ def arithmetic(*, num_digits=6, mistakes="sums"):
         demonstration=functools.partial(_demonstration, mistakes=mistakes),
         grade=lambda problem, response: states_answer(response, problem.answer),
         steps_correct=_steps_correct,
+        final_answer=final_answer,
     )
 
 

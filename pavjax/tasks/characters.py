@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pavjax.steps import StepRule, one_token_rule
+
 PAD, END, NEWLINE = 0, 1, 2
 # Bytes that stand for the two special tokens when they turn up inside a response;
 # no alphabet may hold them, so a response that has one never looks well formed.
@@ -24,9 +26,12 @@ class CharacterTokenizer(NamedTuple):
     vocab_size: int
     to_id: dict
     table: np.ndarray  # [V] uint8, the byte of each token
+    step_rule: StepRule
     pad_id: int = PAD
     end_id: int = END
     newline_id: int = NEWLINE
+    delimiter: str = "\n"
+    reply_lead: str = ""
 
     def encode(self, text):
         """Text to token ids; the end token is not added."""
@@ -38,12 +43,31 @@ class CharacterTokenizer(NamedTuple):
                 f"{self.alphabet!r} (or the newline)"
             ) from None
 
+    def encode_prompt(self, text):
+        """A prompt is text like any other."""
+        return self.encode(text)
+
     def decode(self, ids):
         """Token ids to text; one end token at the end is dropped."""
         ids = np.asarray(ids, np.int32)
         if ids.size and ids[-1] == self.end_id:
             ids = ids[:-1]
         return self.table[ids].tobytes().decode("latin-1")
+
+    def decode_batch(self, tokens, start, stop):
+        """Tokens start .. stop - 1 of every row of tokens [B T], as text."""
+        text = self.table[tokens].tobytes().decode("latin-1")
+        rows = np.arange(len(tokens)) * tokens.shape[1]
+        bounds = zip((rows + start).tolist(), (rows + stop).tolist(), strict=True)
+        return [text[begin:end] for begin, end in bounds]
+
+    def bytes_of(self, ids):
+        """The bytes that each of the tokens stands for."""
+        return [chr(self.table[token]).encode() for token in ids]
+
+    def reserved_in(self, text):
+        """Nothing: what is not in the alphabet cannot be encoded at all."""
+        return []
 
 
 def character_tokenizer(alphabet):
@@ -59,6 +83,7 @@ def character_tokenizer(alphabet):
         vocab_size=len(characters),
         to_id={c: i for i, c in enumerate(characters) if i >= NEWLINE},
         table=np.frombuffer(characters.encode("latin-1"), np.uint8),
+        step_rule=one_token_rule(len(characters), NEWLINE, (END,)),
     )
 
 

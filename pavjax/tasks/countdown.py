@@ -60,6 +60,7 @@ def countdown(*, num_numbers=4, max_number=25, max_target=99, max_value=999):
         demonstration=functools.partial(_demonstration, **rules),
         grade=functools.partial(_grade, **rules),
         steps_correct=functools.partial(_steps_correct, **rules),
+        final_answer=final_answer,
     )
 
 
