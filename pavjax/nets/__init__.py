@@ -1,7 +1,8 @@
 """Networks: the only part of pavjax that imports flax."""
 
+from pavjax.nets.architecture import TransformerConfig
 from pavjax.nets.masked_mlp import SequencePolicy, make_masked_mlp
-from pavjax.nets.transformer import TransformerConfig, make_policy
+from pavjax.nets.transformer import make_policy
 from pavjax.nets.verifier import HEADS, make_verifier
 
 __all__ = [
