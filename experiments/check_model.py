@@ -203,7 +203,7 @@ def cached_logits(policy, params, tokens, *, jit=jax.jit):
     start = np.broadcast_to(np.array([[length // 2, max(1, length // 4)]]), (rows, 2))
     _, prefix = jit(policy.prefill)(params, tokens)
     num_slots = CHUNK * length
-    suffix = jit(policy.init_suffix, static_argnums=(0, 1, 2))(rows, 2, num_slots)
+    suffix = policy.init_suffix(rows, 2, num_slots)
     valid = np.zeros((rows, 2, num_slots), bool)
 
     @jit

@@ -37,6 +37,11 @@ class _Fields:
             raise FamilyError(f"config.json has no field {name!r}")
         return value
 
+    def pop(self, name):
+        value = self(name)
+        self.values.pop(name)
+        return value
+
     def unread(self):
         return sorted(set(self.values) - self.read - HARMLESS)
 
@@ -198,8 +203,9 @@ def _rope(fields, family):
     kind = given.pop("rope_type", old_kind)
     if given.pop("partial_rotary_factor", 1.0) != 1.0:
         raise FamilyError("config.json: a partial_rotary_factor is not supported")
+    pop = _Fields(given, {}).pop
     if kind in ("linear", "llama3"):
-        result |= {"rope_scaling": kind, "rope_factor": float(given.pop("factor"))}
+        result |= {"rope_scaling": kind, "rope_factor": float(pop("factor"))}
     elif kind != "default":
         raise FamilyError(
             f"config.json: rope_type={kind!r} is not supported; it can be 'default', "
@@ -208,8 +214,8 @@ def _rope(fields, family):
     if kind == "llama3":
         original = given.pop("original_max_position_embeddings", None)
         result |= {
-            "rope_low_turns": float(given.pop("low_freq_factor")),
-            "rope_high_turns": float(given.pop("high_freq_factor")),
+            "rope_low_turns": float(pop("low_freq_factor")),
+            "rope_high_turns": float(pop("high_freq_factor")),
             "rope_original_positions": original or fields("max_position_embeddings"),
         }
     _nothing_left(given, "rope_parameters or rope_scaling")
