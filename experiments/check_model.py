@@ -35,7 +35,7 @@ PROMPT = (
 )
 
 
-def main(argv=None):
+def main(argv=None, *, jit=jax.jit):
     """The command line: load twice, compare, print; status 1 if they differ."""
     options = parse(sys.argv[1:] if argv is None else argv)
     torch, transformers = torch_libraries()
@@ -54,7 +54,8 @@ def main(argv=None):
     )
     tokens = tokens_of(ours, options.prompt, transformers)
     policy = make_policy(ours.config)
-    found = compare(theirs.eval(), policy, ours.params, tokens, options.tokens)
+    arguments = (theirs.eval(), policy, ours.params, tokens, options.tokens)
+    found = compare(*arguments, jit=jit)
     largest = found.pop("largest logit")
     tolerance = options.tolerance * max(1.0, largest)
     agreed = report(found, ours, tokens, largest, tolerance, options)

@@ -39,9 +39,13 @@ OWNERS = {
     "absl": ("experiments/",),
     "matplotlib": ("experiments/report",),
     "scipy": ("pavjax/evaluate/",),
-    "rich": ("pavjax/runtime/progress.py", "experiments/theory/__main__.py"),
+    "rich": ("pavjax/runtime/progress.py", "experiments/"),
     "tensorboardX": ("pavjax/runtime/metrics.py",),
     "wandb": ("pavjax/runtime/metrics.py",),
+    "safetensors": ("pavjax/nets/",),
+    "huggingface_hub": ("pavjax/nets/pretrained.py",),
+    "torch": ("experiments/check_model.py",),
+    "transformers": ("experiments/check_model.py",),
 }
 EVERYWHERE = {"jax", "chex", "numpy"}
 HEAVY = {"flax", "orbax", "tensorflow_datasets", "array_record", "matplotlib", "scipy"}
