@@ -5,12 +5,8 @@ from pavjax.nets.checkpoint_files import CheckpointError
 from pavjax.nets.config_json import config_from_hf, config_to_hf
 from pavjax.nets.families import FAMILIES, FamilyError
 from pavjax.nets.masked_mlp import SequencePolicy, make_masked_mlp
-from pavjax.nets.pretrained import (
-    Pretrained,
-    abstract_params,
-    load_pretrained,
-    save_pretrained,
-)
+from pavjax.nets.pretrained import Pretrained, abstract_params, load_pretrained
+from pavjax.nets.saving import save_pretrained, save_verifier
 from pavjax.nets.transformer import make_policy
 from pavjax.nets.verifier import HEADS, make_verifier
 
@@ -30,4 +26,5 @@ __all__ = [
     "make_policy",
     "make_verifier",
     "save_pretrained",
+    "save_verifier",
 ]

@@ -1,9 +1,8 @@
-"""Checkpoints of transformers: read straight onto the devices, and written back.
+"""Checkpoints of transformers, read straight onto the devices.
 
     model = load_pretrained("path/or/owner/name", dtype="bfloat16", remat=True)
     policy = make_policy(model.config)
     logits = policy.logits(model.params, tokens)
-    save_pretrained("folder", model.params, model.config, like=model)
 
 A tensor is read at a time, and of it each device's part alone: the host never holds a
 copy of the model. `shardings_fn`, for instance `functools.partial(
@@ -11,40 +10,21 @@ sharding.shardings_of, mesh=mesh)`, says which part that is.
 """
 
 import re
-import shutil
-from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from pavjax.nets.architecture import TransformerConfig
-from pavjax.nets.checkpoint_files import (
-    CheckpointError,
-    TensorFiles,
-    read_json,
-    write_json,
-    write_shards,
-)
-from pavjax.nets.config_json import config_from_hf, config_to_hf
+from pavjax.nets.checkpoint_files import CheckpointError, TensorFiles, read_json
+from pavjax.nets.config_json import config_from_hf
 from pavjax.nets.families import family_of, text_fields
-from pavjax.nets.tensor_names import (
-    canonical_name,
-    file_array,
-    read_part,
-    tensors_of,
-)
+from pavjax.nets.tensor_names import canonical_name, read_part, tensors_of
 from pavjax.nets.transformer import make_policy
 
-TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
-    *("added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model"),
-    *("chat_template.jinja", "generation_config.json"),
-)
 _FLOATS = ("F32", "BF16", "F16", "F64")
 
 
@@ -190,89 +170,3 @@ def _place(tensor, stored, shape, dtype, sharding):
         return np.array(read_part(tensor, stored, index), dtype)
 
     return jax.make_array_from_callback(shape, sharding, part)
-
-
-def save_pretrained(
-    folder,
-    params,
-    config,
-    *,
-    like=None,
-    family=None,
-    tokenizer=None,
-    max_shard_bytes=5_000_000_000,
-):
-    """Write a folder that transformers loads: config.json, safetensors in the dtype of
-    the parameters, and tokenizer files.
-
-    like: the `Pretrained` that the model came from: its family, and the fields of its
-        config.json that are not the architecture's (token ids); or `family` alone.
-    tokenizer: a folder whose tokenizer files are copied, or an object with
-        `save_pretrained(folder)`.
-    max_shard_bytes: more is divided over several files with an index.
-
-    Vocabulary padding is cut. config.json is written last: a folder with one is
-    whole. Every process of several calls this; the first one writes. Raises
-    CheckpointError if the folder holds a model already, or if the tokenizer has more
-    tokens than the model; FamilyError if the family cannot express the model.
-    """
-    folder = Path(folder)
-    extra = {} if like is None else like.fields
-    extra = {k: v for k, v in extra.items() if k != "dtype"}
-    hf = config_to_hf(config, family or (like and like.family), extra)
-    hf["torch_dtype"] = str(params["embed"].dtype)
-    _check_target(folder, config, tokenizer)
-    tensors = {tensor.name: tensor for tensor in tensors_of(config)}
-
-    def read_tensor(name):
-        tensor = tensors[name]
-        values = params
-        for key in tensor.path.split("/"):
-            values = values[key]
-        values = values if tensor.layer is None else values[tensor.layer]
-        return file_array(tensor, _on_host(values))
-
-    size = params["embed"].dtype.itemsize
-    sizes = {name: prod(tensor.file_shape) * size for name, tensor in tensors.items()}
-    is_writer = jax.process_index() == 0
-    if is_writer:
-        folder.mkdir(parents=True, exist_ok=True)
-    write_shards(folder, sizes, read_tensor, max_shard_bytes, is_writer=is_writer)
-    if is_writer:
-        _save_tokenizer(folder, tokenizer)
-        write_json(folder / "config.json", hf)
-
-
-def _on_host(values):
-    if not values.is_fully_addressable:
-        values = multihost_utils.process_allgather(values, tiled=True)
-    return np.asarray(values)
-
-
-def _check_target(folder, config, tokenizer):
-    held = sorted(file.name for file in folder.glob("*.safetensors*"))
-    if held:
-        raise CheckpointError(
-            f"{folder} holds a model already ({held}); choose another folder"
-        )
-    if tokenizer is None:
-        return
-    if isinstance(tokenizer, str | Path):
-        if not any((Path(tokenizer) / name).is_file() for name in TOKENIZER_FILES):
-            raise CheckpointError(f"{tokenizer} holds none of {TOKENIZER_FILES}")
-    elif len(tokenizer) > config.vocab_size:
-        raise CheckpointError(
-            f"the tokenizer has {len(tokenizer)} tokens, the model "
-            f"{config.vocab_size}: it would be asked for tokens that it does not have"
-        )
-
-
-def _save_tokenizer(folder, tokenizer):
-    if tokenizer is None:
-        return
-    if not isinstance(tokenizer, str | Path):
-        tokenizer.save_pretrained(folder)
-        return
-    for name in TOKENIZER_FILES:
-        if (Path(tokenizer) / name).is_file():
-            shutil.copyfile(Path(tokenizer) / name, folder / name)
