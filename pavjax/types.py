@@ -105,8 +105,10 @@ class Policy(NamedTuple):
     """A language model as pure functions; `pavjax.nets` makes them.
 
     init(key) -> params
-    logits(params, tokens [B T]) -> [B T V] float32: row t predicts token t + 1
-    hidden(params, tokens [B T]) -> [B T D]: what `logits` projects
+    logits(params, tokens [B T], mask=None) -> [B T V] float32: row t predicts token
+        t + 1. Padding on the right needs no mask, for no token sees a later one;
+        elsewhere mask [B T] says where tokens are, and positions count those alone
+    hidden(params, tokens [B T], mask=None) -> [B T D]: what `logits` projects
     prefill(params, tokens [G T]) -> (hidden [G T D], prefix cache of G rows)
     init_suffix(num_rows, num_branches, num_tokens) -> empty suffix cache
     extend(params, prefix, suffix, tokens [G M Q], positions [G M Q],
@@ -114,7 +116,8 @@ class Policy(NamedTuple):
         writes the keys and values of `tokens` at `index .. index + Q - 1` of the
         suffix cache (R slots); each query sees the first `prefix_len` entries of its
         row's shared prefix cache, the valid slots before `index`, and causally the
-        slots of its own chunk
+        slots of its own chunk; a valid slot is at position
+        prefix_len + (valid slots before it)
     unembed(params, hidden [.. D]) -> [.. V] float32
     """
 

@@ -40,11 +40,14 @@ OWNERS = {
     "absl": ("experiments/",),
     "matplotlib": ("experiments/report",),
     "scipy": ("pavjax/evaluate/",),
-    "transformers": ("pavjax/data/",),
     "jinja2": ("pavjax/data/",),
-    "rich": ("pavjax/runtime/progress.py", "experiments/theory/__main__.py"),
+    "rich": ("pavjax/runtime/progress.py", "experiments/"),
     "tensorboardX": ("pavjax/runtime/metrics.py",),
     "wandb": ("pavjax/runtime/metrics.py",),
+    "safetensors": ("pavjax/nets/",),
+    "huggingface_hub": ("pavjax/nets/pretrained.py",),
+    "torch": ("experiments/check_model.py",),
+    "transformers": ("pavjax/data/", "experiments/check_model.py"),
 }
 EVERYWHERE = {"jax", "chex", "numpy"}
 HEAVY = {"flax", "orbax", "tensorflow_datasets", "array_record", "matplotlib", "scipy"}

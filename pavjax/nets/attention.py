@@ -1,0 +1,116 @@
+"""Softmax attention over several groups of keys, and who sees whom."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pavjax.arrays import last_axis_index
+from pavjax.nets.architecture import SLIDING
+from pavjax.nets.rotary import angles
+
+INVISIBLE = -1e30  # the score of a key that is not seen: its weight is exactly 0
+
+
+class View(NamedTuple):
+    """What the layers of one kind are told of positions.
+
+    Masks broadcast to [G M Q T], True = visible: of the shared prefix (None without
+    one), and of the suffix or the chunk itself. cos_sin: see `rotary.angles`.
+    """
+
+    prefix_mask: jax.Array | None
+    own_mask: jax.Array
+    cos_sin: tuple
+
+
+def attend(query, groups, *, scale, softcap=0.0):
+    """Softmax attention of one query set over several groups of keys.
+
+    query: [G M K R Q F], K key-value heads with R query heads each.
+    groups: (keys, values, mask) each; keys and values [G K T F] where all branches
+        share them, [G M K T F] where each branch has its own; mask broadcasts to
+        [G M Q T], True = visible.
+    Returns [G M K R Q F]. The softmax runs over all groups together, in float32, and
+    a shared group is read once per row, not once per branch. Heads come before time
+    so that every product is a batch of contiguous matrices (9x faster on CPU).
+    """
+    shape = query.shape
+    rows = query.reshape(*shape[:3], -1, shape[-1])  # R and Q see the same keys
+    scores = []
+    for keys, _, mask in groups:
+        pattern = "gmknf,gktf->gmknt" if keys.ndim == 4 else "gmknf,gmktf->gmknt"
+        score = jnp.einsum(pattern, rows, keys, preferred_element_type=jnp.float32)
+        score = soft_capped(score.reshape(*shape[:-1], -1) * scale, softcap)
+        scores.append(jnp.where(mask[:, :, None, None], score, INVISIBLE))
+    joined = scores[0] if len(scores) == 1 else jnp.concatenate(scores, axis=-1)
+    weights = jax.nn.softmax(joined).astype(query.dtype)
+    weights = weights.reshape(*rows.shape[:4], -1)
+    result, start = 0, 0
+    for _, values, _ in groups:
+        part = weights[..., start : start + values.shape[-2]]
+        pattern = "gmknt,gktf->gmknf" if values.ndim == 4 else "gmknt,gmktf->gmknf"
+        result = result + jnp.einsum(pattern, part, values)
+        start += values.shape[-2]
+    return result.reshape(shape)
+
+
+def soft_capped(x, cap):
+    """cap * tanh(x / cap), which bounds x smoothly; x itself where cap is 0."""
+    return cap * jnp.tanh(x / cap) if cap else x
+
+
+def whole_views(config, length, mask):
+    """Every token sees itself and those before it: (positions [G or 1, 1, T], views
+    of a full forward pass by kind of layer).
+
+    mask [G T]: True = a token, False = padding, which nobody sees and which counts for
+    no position; None = no padding but on the right, where no token sees it.
+    """
+    index = last_axis_index(length, 4)
+    visible = index <= jnp.swapaxes(index, -1, -2)
+    positions = index[0]
+    if mask is not None:
+        visible = visible & mask[:, None, None, :]
+        positions = jnp.maximum(jnp.cumsum(mask, axis=-1, dtype=jnp.int32) - 1, 0)
+        positions = positions[:, None, :]
+    views = {}
+    for kind in set(config.kinds):
+        own = visible
+        if kind == SLIDING and config.window < length:
+            own = own & near(positions, positions, config.window)
+        views[kind] = View(None, own, angles(positions, config, kind))
+    return positions, views
+
+
+def extended_views(config, num_prefix, positions, prefix_len, index, valid):
+    """Views of a chunk that continues branches, by kind of layer: see `Policy.extend`.
+
+    A valid slot holds the token at position prefix_len + (valid slots before it).
+    """
+    num_slots = valid.shape[-1]
+    place = last_axis_index(num_prefix, 4)
+    in_prefix = place < prefix_len[..., None, None]
+    slot = last_axis_index(num_slots, 4)
+    query = index + last_axis_index(positions.shape[-1], 4).swapaxes(-1, -2)
+    own_chunk = (slot >= index) & (slot <= query)
+    in_suffix = (valid[..., None, :] & (slot < index)) | own_chunk
+    views = {}
+    for kind in set(config.kinds):
+        masks = (in_prefix, in_suffix)
+        if kind == SLIDING and config.window < num_prefix + num_slots:
+            counts = valid.astype(jnp.int32)
+            slots = prefix_len[..., None] + jnp.cumsum(counts, axis=-1) - counts
+            slots = jax.lax.dynamic_update_slice(slots, positions, (0, 0, index))
+            masks = (
+                in_prefix & near(positions, place[0], config.window),
+                in_suffix & near(positions, slots, config.window),
+            )
+        views[kind] = View(*masks, angles(positions, config, kind))
+    return views
+
+
+def near(queries, keys, window):
+    """Which keys are among the last `window` tokens, the query's own included:
+    positions [*B Q], [*B T] -> bool [*B Q T]."""
+    return queries[..., :, None] - keys[..., None, :] < window

@@ -1,0 +1,110 @@
+"""One layer of a decoder: attention and MLP, each added to the residual stream."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from pavjax.nets.architecture import TransformerConfig
+from pavjax.nets.attention import attend
+from pavjax.nets.rotary import rotate
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + epsilon) * (offset + scale), in float32. Zhang and Sennrich
+    2019 (arXiv:1910.07467); Gemma's offset is 1. A new norm multiplies by 1."""
+
+    epsilon: float
+    offset: float
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x):
+        """[.. D] -> [.. D] in `dtype`."""
+        start = nn.initializers.constant(1 - self.offset)
+        scale = self.param("scale", start, x.shape[-1:]).astype(jnp.float32)
+        scale = scale.reshape((1,) * (x.ndim - 1) + scale.shape)
+        if self.offset:
+            scale = self.offset + scale
+        x = x.astype(jnp.float32)
+        mean_square = jnp.mean(jax.lax.square(x), axis=-1, keepdims=True)
+        factor = jax.lax.rsqrt(mean_square + self.epsilon) * scale
+        return (x * factor).astype(self.dtype)
+
+
+def make_norm(config, **options):
+    """The norm of a decoder, everywhere in it the same but for its scale."""
+    return RMSNorm(
+        epsilon=config.norm_epsilon,
+        offset=config.norm_offset,
+        dtype=config.dtype,
+        **options,
+    )
+
+
+class Block(nn.Module):
+    """One layer: pre-norm attention and MLP; with `post_norms` also normed after."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(self, x, view, prefix, suffix, index):
+        """x [G M Q D] -> (x, keys and values of the chunk or the written suffix).
+
+        view: see `attention.View`; prefix and suffix: this layer's keys and values.
+        """
+        c = self.config
+        dense = functools.partial(
+            nn.DenseGeneral,
+            use_bias=False,
+            dtype=c.dtype,
+            kernel_init=nn.initializers.variance_scaling(1.0, "fan_in", "normal"),
+        )
+        y = make_norm(c, name="attention_norm")(x)
+        query, keys, values = self.project(y, view, dense)
+        written = (jnp.swapaxes(keys, 2, 3), jnp.swapaxes(values, 2, 3))
+        groups = []
+        if prefix is not None:
+            groups.append((*prefix, view.prefix_mask))
+        if suffix is not None:
+            written = tuple(
+                jax.lax.dynamic_update_slice(
+                    old, new.astype(old.dtype), (0, 0, 0, index, 0)
+                )
+                for old, new in zip(suffix, written, strict=True)
+            )
+        groups.append((*written, view.own_mask))
+        attended = attend(query, groups, scale=c.score_scale, softcap=c.score_softcap)
+        attended = jnp.moveaxis(attended, -2, 2)
+        attended = attended.reshape(*y.shape[:3], c.num_heads, c.head_dim)
+        attended = dense(c.width, axis=(-2, -1), name="output")(attended)
+        if c.post_norms:
+            attended = make_norm(c, name="attention_post_norm")(attended)
+        x = x + attended
+
+        y = make_norm(c, name="mlp_norm")(x)
+        activation = getattr(jax.nn, c.activation)
+        hidden = activation(dense(c.mlp_width, name="up")(y))
+        if c.mlp == "gated":
+            hidden = hidden * dense(c.mlp_width, name="gate")(y)
+        hidden = dense(c.width, name="down")(hidden)
+        if c.post_norms:
+            hidden = make_norm(c, name="mlp_post_norm")(hidden)
+        return x + hidden, written
+
+    def project(self, y, view, dense):
+        """y [G M Q D] -> query [G M K R Q F], keys and values [G M Q K F]."""
+        c = self.config
+        dense = functools.partial(dense, use_bias=c.qkv_bias)
+        kv_shape = (c.num_kv_heads, c.head_dim)
+        query = dense((c.num_heads, c.head_dim), name="query")(y)
+        keys = dense(kv_shape, name="key")(y)
+        if c.query_key_norm:
+            query = make_norm(c, name="query_norm")(query)
+            keys = make_norm(c, name="key_norm")(keys)
+        query = rotate(query, view.cos_sin)
+        query = query.reshape(*y.shape[:3], c.num_kv_heads, -1, c.head_dim)
+        query = jnp.moveaxis(query, 2, -2)
+        keys = rotate(keys, view.cos_sin)
+        return query, keys, dense(kv_shape, name="value")(y)
