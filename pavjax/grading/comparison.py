@@ -18,13 +18,14 @@ left undecided are pairs of formulas, for math-verify. What counts as the same:
 import re
 
 from pavjax.grading.evaluation import surely_different
-from pavjax.grading.latex import respell, split_name, squeezed
+from pavjax.grading.latex import respell, split_name, split_outside, squeezed
 from pavjax.grading.plain_numbers import equal_numbers, parse_number
 
 MAX_PARTS = 64
+_COMMA = re.compile(r"\s*,\s*")
 _AND = re.compile(r",?\s*(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])\s*|\s*\\cup(?![a-zA-Z])\s*|\s*;\s*")
 _MATRIX = re.compile(
-    r"[(\[]?\s*\\begin\{pmatrix\}(.*?)\\end\{pmatrix\}\s*[)\]]?(\^\{?(?:T|\\top)\}?)?"
+    r"[(\[]?\s*\\begin\{pmatrix\}((?:(?!\\end).)*)\\end\{pmatrix\}\s*[)\]]?(\^\{?(?:T|\\top)\}?)?"
 )
 _WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
 _MATH_WORDS = re.compile(
@@ -199,31 +200,9 @@ def _one_group(text):
     return depth == 0
 
 
-def _split_top(text, separator=re.compile(r"\s*,\s*")):
-    """The pieces of a text between separators outside of all brackets; the comma of a
-    thousands separator is none."""
-    if not separator.search(text):
-        return [text]
-    pieces, depth, start = [], 0, 0
-    position = 0
-    while position < len(text):
-        character = text[position]
-        match = separator.match(text, position) if depth <= 0 else None
-        if match and match.end() > position and not _in_number(text, match):
-            pieces.append(text[start : match.start()].strip())
-            start = position = match.end()
-            continue
-        depth += (character in _OPEN) - (character in _CLOSE)
-        position += 1
-    pieces.append(text[start:].strip())
-    return [piece for piece in pieces if piece]
-
-
-def _in_number(text, match):
-    """Whether a comma stands between the thousands of one number: 5,460."""
-    before = re.search(r"(?<![\d.,])\d{1,3}(?:,\d{3})*$", text[: match.start()])
-    after = re.match(r"\d{3}(?!\d)", text[match.end() :])
-    return match[0] == "," and bool(before) and bool(after)
+def _split_top(text, separator=_COMMA):
+    """The pieces between commas, or other separators, that hold something."""
+    return [piece for piece in split_outside(text, separator) if piece] or [text]
 
 
 def _words(prediction, gold):

@@ -1,10 +1,11 @@
 """What a response states as its final answer, found in a fixed order.
 
-1. the last `\\boxed{...}` or `\\fbox{...}`, braces balanced, or `\\boxed 5`; on request,
+1. `Final Answer: The final answer is x. I hope it is correct.` (Minerva) after all boxes;
+2. the last `\\boxed{...}` or `\\fbox{...}`, braces balanced, or `\\boxed 5`; on request,
    boxes joined by nothing but commas, "and" or "or" are read as one list;
-2. the last line `#### x` (GSM8K), or the text under a heading `# Answer` (PRM800K);
-3. `Final Answer: The final answer is x. I hope it is correct.` (Minerva);
-4. the last "the answer is x", "Answer: x".
+3. that line of Minerva where there is no box;
+4. the last line `#### x` (GSM8K), or the text under a heading `# Answer` (PRM800K);
+5. the last "the answer is x", "Answer: x".
 
 None where there is none of these, and for a response that broke off: one that ends with
 `UNFINISHED`, or inside of its last box. Only on request is a looser reading tried:
@@ -16,6 +17,7 @@ import re
 # Ends the text of a response that ran out of tokens: no answer is read from it.
 UNFINISHED = "…"
 MAX_RESPONSE = 200_000  # characters; a longer one states no answer
+MAX_BOXES = 50  # that may form a list
 FALLBACKS = ("none", "number", "expression")
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
@@ -44,7 +46,7 @@ _STARTS_WITH_MATH = re.compile(r"[-+$\\\d(\[{.]|[A-Za-z](?![a-z])")
 _WORD = re.compile(r"[A-Za-z]{2,}")
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _NUMBER = re.compile(
-    r"-?\s?(?:\\?\$)?\s?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+)?(?:\\?%)?"
+    r"(?<![A-Za-z\d.])-?\s?(?:\\?\$)?\s?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+)?(?:\\?%)?"
     r"|-?\.\d+"
 )
 
@@ -65,27 +67,31 @@ def extract_answer(response, *, fallback="none", join_boxes=False):
     if len(response) > MAX_RESPONSE or response.rstrip().endswith(UNFINISHED):
         return None
     response = response.rpartition("</think>")[2]
-    if _BOX.search(response):
-        return _boxed(response, join_boxes)
+    minerva = None
+    for minerva in _MINERVA.finditer(response):
+        pass
+    boxes = list(_BOX.finditer(response))
+    if boxes and not (minerva and minerva.start() > boxes[-1].end()):
+        return _boxed(response, boxes, join_boxes)
+    if minerva:
+        return _from_sentence(minerva[1])
     for pattern in (_HASHES, _HEADING):
         if found := pattern.findall(response):
             return _cleaned(found[-1])
-    if found := _MINERVA.findall(response):
-        return _from_sentence(found[-1])
     if found := _STATED.findall(response):
         return _from_sentence(found[-1])
     return _loose(response, fallback, join_boxes)
 
 
-def _boxed(response, join):
+def _boxed(response, boxes, join):
     """The content of the last box, or of the last boxes that form one list."""
-    boxes = []
-    for match in _BOX.finditer(response):
+    spans = []
+    for match in boxes[-MAX_BOXES:] if join else boxes[-1:]:
         content, end = _argument(response, match.end())
-        boxes.append((match.start(), end, content))
-    if boxes[-1][2] is None:  # broken off inside of it
+        spans.append((match.start(), end, content))
+    if spans[-1][2] is None:  # broken off inside of it
         return None
-    return _last_of(boxes, response, join)
+    return _last_of(spans, response, join)
 
 
 def _last_of(spans, response, join):
@@ -138,7 +144,7 @@ def _cleaned(text):
 
 def _from_sentence(rest):
     """The answer in what follows "the answer is": all of it if it starts with one, else
-    its only formula, what follows its last "is", or its only number."""
+    what follows its last "is", its only formula, or its only number."""
     end = _SENTENCE_END.search(rest)
     sentence = _cleaned(rest[: end.start()] if end else rest)
     if sentence is None or _STARTS_WITH_MATH.match(sentence):
@@ -146,7 +152,8 @@ def _from_sentence(rest):
     formulas = [next(filter(None, m)) for m in _FORMULA.findall(sentence)]
     last = re.split(r"\b(?:is|are|equals)\b", sentence)[-1]
     numbers = _NUMBER.findall(sentence)
-    for found in (formulas, [last] if last != sentence else [], numbers):
+    stated = [last.strip()] if _STARTS_WITH_MATH.match(last.strip()) else []
+    for found in (stated, formulas, numbers):
         if len(found) == 1:
             return _cleaned(found[0])
     return sentence

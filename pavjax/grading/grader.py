@@ -9,6 +9,7 @@ counts as wrong costs a sample. Whatever cannot be decided is not right.
 """
 
 import functools
+import re
 import threading
 from collections import Counter, OrderedDict
 from typing import NamedTuple
@@ -132,7 +133,8 @@ class MathGrader:
         verdict = compare(prediction, gold, ordered_lists=self.ordered_lists)
         if isinstance(verdict, bool):
             return Verdict("right" if verdict else "wrong")
-        return verdict
+        # A brace too many could close what a worker puts around the formula.
+        return verdict if _braces_match(prediction) else Verdict("unparsed")
 
 
 def grade_gsm8k(response, answer):
@@ -186,6 +188,15 @@ def _is_excessive(text):
         depth += (character in "([{") - (character in ")]}")
         deepest = max(deepest, depth)
     return deepest > MAX_NESTING
+
+
+def _braces_match(text):
+    depth = 0
+    for brace in re.findall(r"\\.|[{}]", text, re.DOTALL):
+        depth += (brace == "{") - (brace == "}")
+        if depth < 0:
+            return False
+    return depth == 0
 
 
 def _check(predictions, golds):

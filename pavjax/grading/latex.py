@@ -52,7 +52,7 @@ _SPELLINGS = tuple(
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
         (r"\\(?:boxed|fbox|mathbf|boldsymbol|bm|mathit)(?=\s*\{)", r"\\mathrm"),
         (r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?:s|)(?![a-zA-Z])", ""),
-        (r"\\\$", ""),
+        (r"\\\$|(?<!\\)\\(?=\d)", ""),
         (r"\$", ""),
         (r"\\%", "%"),
         (r"\\(?:leqslant|leq)(?![a-zA-Z])|<=", r"\\le "),
@@ -83,6 +83,7 @@ _NAME = re.compile(
     rf"|{_ATOM}(?:\s*:\s*{_ATOM}){{1,3}}|\\frac\{{{_ATOM}\}}\{{{_ATOM}\}})\s*"
 )
 _LIST = re.compile(r"[,;]|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])")
+_EQUALS = re.compile(r"(?<![<>!:=])=(?!=)")
 _COMPUTATION = re.compile(r"[\s\d+\-*/^().{}]*(?:\\(?:times|cdot|frac|div|sqrt)[\s\d+\-*/^().{}]*)*")
 
 
@@ -140,8 +141,8 @@ def split_name(text):
     head, member, tail = text.partition(r"\in ")
     if member and _NAME.fullmatch(head):
         return squeezed(head), tail.strip()
-    parts = re.split(r"(?<![<>!:])=(?!=)", text)
-    if len(parts) == 1 or not all(part.strip() for part in parts):
+    parts = split_outside(text, _EQUALS)
+    if len(parts) == 1 or not all(parts):
         return None, text
     if len(parts) > 2 and _LIST.search(text):
         return None, text  # "x = 1, y = 2": one name each
@@ -151,6 +152,31 @@ def split_name(text):
     if all(_COMPUTATION.fullmatch(part) for part in parts):
         return None, tail
     return "=", text
+
+
+def split_outside(text, separator):
+    """The stripped pieces of a text between the matches of a pattern that lie outside of
+    all brackets. Intervals such as (0, 1] balance; the comma in 5,460 is not outside."""
+    if not separator.search(text):
+        return [text]
+    pieces, depth, start, position = [], 0, 0, 0
+    while position < len(text):
+        match = separator.match(text, position) if depth <= 0 else None
+        if match and match.end() > position and not _in_number(text, match):
+            pieces.append(text[start : match.start()].strip())
+            start = position = match.end()
+            continue
+        depth += (text[position] in "([{") - (text[position] in ")]}")
+        position += 1
+    return [*pieces, text[start:].strip()]
+
+
+def _in_number(text, match):
+    """Whether a comma stands between the thousands of one number: 5,460."""
+    if match[0] != ",":
+        return False
+    before = re.search(r"(?<![\d.,])\d{1,3}(?:,\d{3})*$", text[: match.start()])
+    return bool(before and re.match(r"\d{3}(?!\d)", text[match.end() :]))
 
 
 def _with_braces(match):
