@@ -4,6 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
@@ -24,3 +26,14 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of public data sets that tests may read and that is no part of the
+    repository: PAVJAX_DATA, or shared/data beside it; a test skips where it is not."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("PAVJAX_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no data in {folder}; set PAVJAX_DATA to where it is")
+    return folder

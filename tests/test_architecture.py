@@ -38,6 +38,8 @@ OWNERS = {
     "ml_collections": ("experiments/", "configs/"),
     "absl": ("experiments/",),
     "matplotlib": ("experiments/report",),
+    "math_verify": ("pavjax/grading/symbolic_worker.py",),
+    "reasoning_gym": ("pavjax/data/",),
     "scipy": ("pavjax/evaluate/",),
     "rich": ("pavjax/runtime/progress.py", "experiments/theory/__main__.py"),
     "tensorboardX": ("pavjax/runtime/metrics.py",),
@@ -45,6 +47,7 @@ OWNERS = {
 }
 EVERYWHERE = {"jax", "chex", "numpy"}
 HEAVY = {"flax", "orbax", "tensorflow_datasets", "array_record", "matplotlib", "scipy"}
+HEAVY |= {"math_verify", "sympy"}
 DRAWERS = {"util", "utils", "helper", "helpers", "misc", "common"}
 
 

@@ -19,18 +19,20 @@ import re
 
 from pavjax.grading.evaluation import surely_different
 from pavjax.grading.latex import respell, split_name, split_outside, squeezed
-from pavjax.grading.plain_numbers import equal_numbers, parse_number
+from pavjax.grading.plain_numbers import equal_numbers, parse_number, without_unit
 
 MAX_PARTS = 64
 _COMMA = re.compile(r"\s*,\s*")
-_AND = re.compile(r",?\s*(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])\s*|\s*\\cup(?![a-zA-Z])\s*|\s*;\s*")
+_AND = re.compile(
+    r",?\s*(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])\s*|\s*\\cup(?![a-zA-Z])\s*|\s*;\s*"
+)
 _MATRIX = re.compile(
     r"[(\[]?\s*\\begin\{pmatrix\}((?:(?!\\end).)*)\\end\{pmatrix\}\s*[)\]]?(\^\{?(?:T|\\top)\}?)?"
 )
 _WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
 _MATH_WORDS = re.compile(
     r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|log|ln|exp|sqrt|pi|max|min|gcd|lcm|mod|det"
-    r"|sgn|cis|infty|[a-zA-Z]{2,3}"
+    r"|sgn|cis|infty|[a-z]{2,3}"
 )
 _CHOICE = re.compile(r"\(?\s*([A-Z])\s*(?:[).:](?:\s.*)?)?|option\s+\(?([A-Z])\)?")
 _BASE = re.compile(r"([0-9A-Z]+)_\{?(\d+)\}?")
@@ -44,10 +46,9 @@ def compare(prediction, gold, *, ordered_lists=True):
         return True
     names, texts, listed = [], [], []
     for text in (prediction, gold):
-        # A list of equations is taken apart first: "x = 1, y = 2".
         name, body = split_name(respell(text))
         names.append(name)
-        texts.append(body)
+        texts.append(without_unit(body))
         listed.append(name not in (None, "="))
     if "=" in names and None in names:
         return False  # an equation for a value, or a value for an equation
@@ -67,7 +68,8 @@ def is_list(answer):
 
 def _bodies(prediction, gold, *, ordered_lists):
     """`compare`, of answers without their names."""
-    if squeezed(prediction) == squeezed(gold):
+    # To a list such as "81, 256" the answer "81,256" is no number.
+    if squeezed(prediction) in (squeezed(gold), squeezed(gold).replace(";", ",")):
         return True
     numbers = parse_number(prediction), parse_number(gold)
     if None not in numbers:
@@ -107,7 +109,9 @@ def _collections(prediction, gold, mine, theirs, *, ordered_lists):
 
 def _matching(mine, theirs):
     """`_all` of the best one-to-one matching, in any order, of two lists of parts."""
-    mine, theirs = (list({squeezed(p): p for p in each}.values()) for each in (mine, theirs))
+    mine, theirs = (
+        list({squeezed(p): p for p in each}.values()) for each in (mine, theirs)
+    )
     if len(mine) != len(theirs) or len(mine) > MAX_PARTS:
         return False
     table = [[compare(p, g) for g in theirs] for p in mine]
@@ -142,7 +146,9 @@ def _all(verdicts):
 def _parts(text):
     """-> (kind, parts) of a collection, None for a single formula."""
     if match := _MATRIX.fullmatch(text):
-        rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?", match[1]) if row.strip()]
+        rows = [
+            row for row in re.split(r"\\\\(?:\[[^\]]*\])?", match[1]) if row.strip()
+        ]
         cells = [row.split("&") for row in rows]
         if match[2]:
             cells = list(zip(*cells, strict=False))

@@ -42,9 +42,10 @@ _FUNCTIONS = {
 }
 # Not the true value, which has no difference to itself, but like no other.
 _INFINITIES = {r"\infty": 1e300, r"+\infty": 1e300, r"-\infty": -1e300}
-_GREEK = (
-    "alpha beta gamma delta epsilon theta lambda mu nu rho sigma tau phi omega varphi"
-).split()
+_GREEK = frozenset(
+    ("alpha", "beta", "gamma", "delta", "epsilon", "theta", "lambda", "mu", "nu")
+    + ("rho", "sigma", "tau", "phi", "varphi", "omega")
+)
 
 
 class _Unreadable(Exception):

@@ -170,7 +170,6 @@ def _loose(response, fallback, join):
         ]
         if formulas:
             return _last_of(formulas, response, join)
-    if fallback != "none":
-        if found := _NUMBER.findall(response):
-            return _cleaned(found[-1])
+    if fallback != "none" and (found := _NUMBER.findall(response)):
+        return _cleaned(found[-1])
     return None

@@ -42,19 +42,26 @@ _SPELLINGS = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         # escaped once too often
-        (r"\\\\(?=(?:[dt]?frac|sqrt|text|pi|left|right|cdot|times|boxed)\b)", r"\\"),
-        (r"\\[()\[\]](?![a-zA-Z])", ""),
-        (r"\\!\s*|\\hspace\{[^{}]*\}|\\phantom\{[^{}]*\}", ""),
-        (r"\\[,;:> ]|~|\\q?quad(?![a-zA-Z])", " "),
+        (
+            r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|text|pi|left|right|cdot|times|boxed)\b)",
+            r"\\",
+        ),
+        (r"(?<!\\)\\[()\[\]]", ""),
+        (r"\s*(?<!\\)\\!\s*|\\hspace\{[^{}]*\}|\\phantom\{[^{}]*\}", ""),
+        (r"(?<!\\)\\[,;:> ]|~|\\q?quad(?![a-zA-Z])", " "),
         (r"\{,\}", ","),
-        (r"\\(?:left|right|[bB]igg?[lrm]?)\s*(?![a-zA-Z])(\\[{}|]|[.(){}|/]|\[|\])", r"\1"),
+        (
+            r"\\(?:left|right|[bB]igg?[lrm]?)\s*(?![a-zA-Z])(\\[{}|]|[.(){}|/]|\[|\])",
+            r"\1",
+        ),
         (r"\\(?:displaystyle|textstyle|limits|bf|rm|it)(?![a-zA-Z])", ""),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
         (r"\\(?:boxed|fbox|mathbf|boldsymbol|bm|mathit)(?=\s*\{)", r"\\mathrm"),
-        (r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?:s|)(?![a-zA-Z])", ""),
+        (r"\^\s*\{?\s*\\circ\s*\}?|\\degrees?(?![a-zA-Z])", " "),
         (r"\\\$|(?<!\\)\\(?=\d)", ""),
         (r"\$", ""),
         (r"\\%", "%"),
+        (r"√\s*(?:\{([^{}]*)\}|\(([^()]*)\)|(\d+|\w))", r"\\sqrt{\1\2\3}"),
         (r"\\(?:leqslant|leq)(?![a-zA-Z])|<=", r"\\le "),
         (r"\\(?:geqslant|geq)(?![a-zA-Z])|>=", r"\\ge "),
         (r"\\neq(?![a-zA-Z])|!=", r"\\ne "),
@@ -64,13 +71,16 @@ _SPELLINGS = tuple(
         (r"\\(?:rbrace|\})", r"\\}"),
         (r"\{(?:[bB]?matrix|array\}\s*\{[lcr| ]*|array)\}", "{pmatrix}"),
         (r"\\(?:varnothing)(?![a-zA-Z])", r"\\emptyset"),
+        (r"(?<=\{)\s+|\s+(?=\})", ""),
         (r"\*\*", "^"),
     )
 )
-_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|operatorname)\s*\{([^{}]*)\}")
+_TEXT = re.compile(
+    r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|operatorname)\s*\{([^{}]*)\}"
+)
 _FRACTION = re.compile(r"\\frac\s*(?:(\d)\s*(\d)(?!\d)|(\d)\s*(?=\{)|\s+(?=\d))")
 _ROOT = re.compile(r"\\sqrt\s*(\d|[a-zA-Z](?![a-zA-Z]))")
-_SLASH = re.compile(r"(?<![\w.}\)/^])(-?\d+)\s*/\s*(\d+)(?![\w.{\(/^])")
+_SLASH = re.compile(r"(?<![\w.}\)/^])(-?\d+)\s*/\s*(\d+)(?!(?!i\b)[\w.{\(/^])")
 # What may stand before "=" as the name of the answer: x, x_1, f(x), AB, |AB|, (p, q),
 # \angle A, and ratios of these. "2x", "xy" and "x + y" are no names: that is an equation.
 _ATOM = (
@@ -84,7 +94,9 @@ _NAME = re.compile(
 )
 _LIST = re.compile(r"[,;]|(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])")
 _EQUALS = re.compile(r"(?<![<>!:=])=(?!=)")
-_COMPUTATION = re.compile(r"[\s\d+\-*/^().{}]*(?:\\(?:times|cdot|frac|div|sqrt)[\s\d+\-*/^().{}]*)*")
+_COMPUTATION = re.compile(
+    r"[\s\d+\-*/^().{}]*(?:\\(?:times|cdot|frac|div|sqrt)[\s\d+\-*/^().{}]*)*"
+)
 
 
 def respell(text):
@@ -138,7 +150,7 @@ def split_name(text):
     head, _, tail = text.partition(r"\approx")
     if tail:
         text = tail.strip() if _NAME.fullmatch(head) else head.strip()
-    head, member, tail = text.partition(r"\in ")
+    head, member, tail = re.sub(r"\\in(?![a-zA-Z])", r"\\in ", text).partition(r"\in ")
     if member and _NAME.fullmatch(head):
         return squeezed(head), tail.strip()
     parts = split_outside(text, _EQUALS)

@@ -24,7 +24,7 @@ _NUMBER = re.compile(
 )
 # A unit: words, perhaps with powers, a rate, or a currency in front of nothing.
 _UNIT = re.compile(
-    r"\s*\\?\$?(?:(?:of\s)?[a-zA-Zµ°€£]+\.?(?:\^\{?-?[123]\}?|[²³])?(?:\s*[/.-]\s*|\s+|$)){0,5}\.?"
+    r"\s*\\?\$?(?:(?:of\s)?[a-zA-Zµ°€£]+\.?(?:\s?\^\{?-?[123]\}?)?(?:\s*[/.-]\s*|\s+|$)){0,5}\.?"
 )
 # Names of one unit each; other words are taken for a unit and not compared.
 _SAME = (
@@ -53,6 +53,16 @@ _SAME = (
     ("pm",),
 )
 _UNITS = {name: group[0] for group in _SAME for name in group}
+
+
+# Behind a formula only these count as units: other words may be a part of it.
+_KNOWN_UNIT = re.compile(
+    r"(?<=[\w})])\s+(?:square |cubic )?(?:units?|degrees?|"
+    + "|".join(
+        sorted((name for name in _UNITS if len(name) > 1), key=len, reverse=True)
+    )
+    + r")(?:e?s)?\.?(?:\s?\^\{?[23]\}?)?"
+)
 
 
 class Number(NamedTuple):
@@ -123,6 +133,16 @@ def _canonical_unit(unit):
     return _UNITS.get(word) or _UNITS.get(word.rstrip("s")) or word
 
 
+def without_unit(text):
+    """A formula without the known unit at its end: 3\\sqrt{2} cm -> 3\\sqrt{2}. A plain
+    number keeps its own, which `equal_numbers` compares."""
+    words = re.search(r"[a-zA-Z. ]+(?:\s?\^\{?[23]\}?)?$", text)
+    if words is None or parse_number(text) is not None:
+        return text
+    match = _KNOWN_UNIT.search(text, max(0, words.start() - 2))
+    return text[: match.start()] if match and match.end() == len(text) else text
+
+
 def equal_numbers(prediction, gold):
     """Whether two `Number`s are the same answer.
 
@@ -144,9 +164,7 @@ def equal_numbers(prediction, gold):
         pairs.append(
             scaled if prediction.percent else (pairs[0][0], gold.value * hundredth)
         )
-    return any(
-        _close(p, g, prediction.decimals, gold.decimals) for p, g in pairs
-    )
+    return any(_close(p, g, prediction.decimals, gold.decimals) for p, g in pairs)
 
 
 def _close(prediction, gold, decimals, gold_decimals):

@@ -129,11 +129,11 @@ class Worker:
             self.process.stdin.write(request.encode("ascii"))
             self.process.stdin.flush()
             answer = self._read(self.seconds + GRACE_SECONDS)
-        except OSError:
-            answer = None
         except TimeoutError:
             self.stop()
             return "timeout"
+        except OSError:
+            answer = None
         if answer is None or answer.get("status") not in STATUSES:
             self.stop()
             return "crash"
