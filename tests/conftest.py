@@ -30,10 +30,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def shared_data():
-    """The folder of public data sets that tests may read and that is no part of the
-    repository: PAVJAX_DATA, or shared/data beside it; a test skips where it is not."""
+    """The folder of real data: $PAVJAX_DATA, or ../shared/data beside the repository;
+    tests that need it are skipped where there is none."""
     beside = Path(__file__).parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("PAVJAX_DATA", beside))
+    folder = Path(os.environ.get("PAVJAX_DATA") or beside)
     if not folder.is_dir():
-        pytest.skip(f"no data in {folder}; set PAVJAX_DATA to where it is")
+        pytest.skip(f"no real data: {folder} is not there (PAVJAX_DATA)")
     return folder

@@ -115,7 +115,7 @@ def _files(source, splits, url, name, cache):
         return {next(named, default): os.fspath(source)}
     found = {
         entry.removesuffix(".jsonl"): os.path.join(source, entry)
-        for entry in sorted(os.listdir(source))
+        for entry in sorted(os.listdir(source), key=_train_first)
         if entry.endswith(".jsonl")
     }
     files = {split: found[split] for split in splits or found if split in found}
@@ -123,6 +123,11 @@ def _files(source, splits, url, name, cache):
         wanted = [f"{split}.jsonl" for split in splits or ("train", "test")]
         raise DataError(f"{source} holds none of {wanted}")
     return files
+
+
+def _train_first(entry):
+    known = ("train.jsonl", "validation.jsonl", "test.jsonl")
+    return (known.index(entry) if entry in known else len(known), entry)
 
 
 def _gsm8k(path, split):
