@@ -39,6 +39,8 @@ OWNERS = {
     "ml_collections": ("experiments/", "configs/"),
     "absl": ("experiments/",),
     "matplotlib": ("experiments/report",),
+    "math_verify": ("pavjax/grading/symbolic_worker.py",),
+    "reasoning_gym": ("pavjax/data/",),
     "scipy": ("pavjax/evaluate/",),
     "jinja2": ("pavjax/data/",),
     "rich": ("pavjax/runtime/progress.py", "experiments/"),
@@ -51,7 +53,7 @@ OWNERS = {
 }
 EVERYWHERE = {"jax", "chex", "numpy"}
 HEAVY = {"flax", "orbax", "tensorflow_datasets", "array_record", "matplotlib", "scipy"}
-HEAVY |= {"transformers", "tokenizers"}
+HEAVY |= {"transformers", "tokenizers", "math_verify", "sympy"}
 DRAWERS = {"util", "utils", "helper", "helpers", "misc", "common"}
 
 

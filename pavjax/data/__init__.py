@@ -1,22 +1,43 @@
-"""Which problem belongs to which split, and labels as TFDS datasets on disk."""
+"""Sets of problems and Monte-Carlo labels as TFDS datasets on disk, and which problem
+belongs to which split."""
 
+from pavjax.data.contamination import (
+    Contaminated,
+    check_contamination,
+    ngram_overlap,
+    same_problems,
+)
 from pavjax.data.label_shards import (
     finalize,
     list_shards,
     read_labels,
     write_shard,
 )
+from pavjax.data.problem_builder import build_problems, read_problems
+from pavjax.data.problem_rows import DataError
+from pavjax.data.problem_sets import ProblemSet, load_problems
+from pavjax.data.reasoning_gym_rows import reasoning_gym_score
 from pavjax.data.shard_files import CorruptShard
 from pavjax.data.splits import SPLITS, check_disjoint, problem_ids, split_of
 
 __all__ = [
     "SPLITS",
+    "Contaminated",
     "CorruptShard",
+    "DataError",
+    "ProblemSet",
+    "build_problems",
+    "check_contamination",
     "check_disjoint",
     "finalize",
     "list_shards",
+    "load_problems",
+    "ngram_overlap",
     "problem_ids",
     "read_labels",
+    "read_problems",
+    "reasoning_gym_score",
+    "same_problems",
     "split_of",
     "write_shard",
 ]

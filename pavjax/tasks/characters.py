@@ -4,15 +4,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+# UNFINISHED is appended to the text of a trace that ran out of tokens before its end
+# token, so that a truncated answer is never mistaken for a complete one.
+from pavjax.grading import UNFINISHED
 from pavjax.steps import StepRule, one_token_rule
 
 PAD, END, NEWLINE = 0, 1, 2
 # Bytes that stand for the two special tokens when they turn up inside a response;
 # no alphabet may hold them, so a response that has one never looks well formed.
 PAD_CHARACTER, END_CHARACTER = "_", "|"
-# Appended to the text of a trace that ran out of tokens before its end token, so
-# that a truncated answer is never mistaken for a complete one.
-UNFINISHED = "…"
 
 
 class CharacterTokenizer(NamedTuple):
