@@ -2,6 +2,7 @@
 
 from pavjax.data.label_shards import (
     finalize,
+    iterate_labels,
     list_shards,
     read_labels,
     write_shard,
@@ -14,6 +15,7 @@ __all__ = [
     "CorruptShard",
     "check_disjoint",
     "finalize",
+    "iterate_labels",
     "list_shards",
     "problem_ids",
     "read_labels",
