@@ -7,18 +7,20 @@ from pavjax.data.label_shards import (
     read_labels,
     write_shard,
 )
-from pavjax.data.shard_files import CorruptShard
+from pavjax.data.shard_files import CorruptShard, count_records, shards_by_split
 from pavjax.data.splits import SPLITS, check_disjoint, problem_ids, split_of
 
 __all__ = [
     "SPLITS",
     "CorruptShard",
     "check_disjoint",
+    "count_records",
     "finalize",
     "iterate_labels",
     "list_shards",
     "problem_ids",
     "read_labels",
+    "shards_by_split",
     "split_of",
     "write_shard",
 ]

@@ -34,8 +34,7 @@ def read(rows):
 
 def write(solutions, rules):
     """Solutions -> rows."""
-    for solution in solutions:
-        solution = rules.complete(solution)
+    for solution in rules.completed(solutions):
         marks = ["+" if right else "-" for right in rules.hard(solution)]
         row = {
             "input": tagged_text.joined(solution, [TAG] * len(marks)),

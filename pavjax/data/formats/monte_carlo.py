@@ -63,10 +63,10 @@ def solution_of(record, tokenizer, prover, where=None):
 def records_of(solutions, tokenizer, *, max_steps, num_tokens):
     """Solutions with labels -> records of `label_shards.write_shard`, of one prover.
 
-    A verdict counts as one completion, a value v as one that succeeds with chance v
-    cannot: values are refused, counts are needed. Steps are put together from their
-    own tokens, so that the boundaries are known. The base policy's log-probs are not:
-    they are NaN, so that a head which reads them fails loudly (a `value` head does
+    A verdict counts as one completion; a bare value is refused, for it does not say of
+    how many. Steps are put together from their own tokens, so that the boundaries are
+    known. The base policy's log-probs are not: they are NaN, so that a head which
+    reads them fails loudly (a `value` head does
     not; the other heads need them computed first).
     """
     rows = [encoded(s, i, tokenizer, max_steps) for i, s in enumerate(solutions)]

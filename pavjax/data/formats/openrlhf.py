@@ -43,8 +43,7 @@ def read(rows):
 
 def write(solutions, rules):
     """Solutions -> rows: marks for verdicts, numbers as soon as one label is a value."""
-    for solution in solutions:
-        solution = rules.complete(solution)
+    for solution in rules.completed(solutions):
         labels = rules.soft(solution)
         if all(isinstance(label, bool) for label in labels):
             values = ["+" if label else "-" for label in labels]

@@ -36,8 +36,7 @@ def read(rows):
 
 def write(solutions, rules):
     """Solutions -> rows. From elsewhere the original process is unknown: null."""
-    for number, solution in enumerate(solutions):
-        solution = rules.complete(solution)
+    for number, solution in enumerate(rules.completed(solutions)):
         right = rules.hard(solution)
         errors = [i for i, x in enumerate(right, start=1) if not x]
         own = solution.metadata if "classification" in solution.metadata else {}

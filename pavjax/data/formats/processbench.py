@@ -24,7 +24,9 @@ def read(rows):
             labels=labels,
             id=row.get("id", (str, int), optional=True),
             outcome=row.get("final_answer_correct", bool, optional=True),
-            metadata=row.rest("id", "problem", "steps", "final_answer_correct", "label"),
+            metadata=row.rest(
+                "id", "problem", "steps", "final_answer_correct", "label"
+            ),
             where=row.where,
         )
 

@@ -160,6 +160,14 @@ class LabelRules:
         if self.threshold is not None and not 0 <= self.threshold < 1:
             raise ValueError(f"{self.threshold=} must lie in [0, 1)")
 
+    def completed(self, solutions):
+        """Every solution with a label at each step; those that "cut" leaves no step of
+        are left out."""
+        for solution in solutions:
+            complete = self.complete(solution)
+            if complete.steps or not solution.steps:
+                yield complete
+
     def complete(self, solution):
         """The solution with a label at each step: cut or filled in by the rule."""
         if None not in solution.labels:

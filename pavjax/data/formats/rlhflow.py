@@ -30,8 +30,7 @@ def read(rows):
 
 def write(solutions, rules):
     """Solutions -> rows."""
-    for solution in solutions:
-        solution = rules.complete(solution)
+    for solution in rules.completed(solutions):
         steps = tagged_text.numbered(solution)
         steps[0] = f"{solution.problem.strip()} {steps[0]}"
         turns = []

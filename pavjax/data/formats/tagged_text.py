@@ -67,7 +67,7 @@ def labels_in_place(row, field, text, labelled, tag=TAG):
 
 
 def mark_to_label(row, field, mark):
-    """"+" -> True, "-" -> False."""
+    """ "+" -> True, "-" -> False."""
     if mark not in ("+", "-"):
         row.fail(field, f"{mark!r} must be + or -")
     return mark == "+"
@@ -93,7 +93,6 @@ def numbered(solution, tag=TAG):
 def joined(solution, marks):
     """The text with a mark (a tag, or a label) after each step."""
     ends = [
-        f"{step} {mark}"
-        for step, mark in zip(numbered(solution), marks, strict=True)
+        f"{step} {mark}" for step, mark in zip(numbered(solution), marks, strict=True)
     ]
     return f"{solution.problem.strip()} " + "\n".join(ends)

@@ -33,8 +33,7 @@ def read(rows):
 def write(solutions, rules):
     """Solutions -> rows. Labels of a row are all bool, or all numbers: a column of
     both cannot be loaded."""
-    for solution in solutions:
-        solution = rules.complete(solution)
+    for solution in rules.completed(solutions):
         labels = rules.soft(solution)
         if not all(isinstance(x, bool) for x in labels):
             labels = [float(x) for x in labels]

@@ -1,0 +1,219 @@
+"""convert: step labels from one exchange format into another, and pavjax's own.
+
+in:   a JSON, JSONL or gzipped file, or a directory of pavjax's labels
+out:  a file that appears when it is complete (*.json: an array; else JSONL; *.gz)
+      python -m experiments.convert --list
+      python -m experiments.convert --from=math_shepherd --to=trl --input=A --output=B
+      python -m experiments.convert --from=labels --to=trl --input=DIR --output=B \\
+          --config=configs/arithmetic.py:tiny --prover=base --split=train
+      python -m experiments.convert --from=trl --to=labels --input=A --output=DIR \\
+          --config=...
+
+One row is in memory at a time (a tree: the rows of one problem; labels: one shard).
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+from experiments import building, cli
+from experiments.job_settings import task_settings
+from experiments.prover_names import provers_of
+from pavjax import data
+from pavjax.data import formats
+from pavjax.data.formats import monte_carlo
+from pavjax.runtime.atomic import open_text_atomic
+from pavjax.runtime.progress import make_progress
+
+LABELS = "labels"
+KILOBYTE = 1_000
+
+
+def main(argv):
+    parser = parser_of_options()
+    options = parser.parse_args(argv)
+    if options.list:
+        print(formats.table())
+        return
+    for name in ("source", "target", "input", "output"):
+        if getattr(options, name) is None:
+            flag = {"source": "from", "target": "to"}.get(name, name)
+            raise cli.ConfigError(f"--{flag} is missing; --help explains every option")
+    try:
+        count = convert(options)
+    except (ValueError, FileNotFoundError) as error:
+        raise cli.ConfigError(str(error)) from error
+    print(
+        f"{options.output}: {count} {'records' if options.target == LABELS else 'rows'}"
+    )
+
+
+def parser_of_options():
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    names = (*formats.FORMATS, LABELS)
+    add("--list", action="store_true", help="what each format carries")
+    add("--from", dest="source", choices=names, metavar="FORMAT")
+    add("--to", dest="target", choices=names, metavar="FORMAT")
+    add("--input", type=Path, metavar="FILE")
+    add("--output", type=Path, metavar="FILE")
+    add(
+        "--threshold",
+        type=float,
+        help="a value greater than this is right (0: any completion was); without "
+        "it values stay values, where the format can hold them",
+    )
+    add("--neutral", choices=("right", "wrong"), help="what PRM800K's rating 0 is")
+    add(
+        "--unlabelled",
+        choices=("cut", "wrong"),
+        help="end solutions before an unlabelled step, or count those after the first "
+        "error as wrong",
+    )
+    add(
+        "--leaves_only",
+        action="store_true",
+        help="leave out solutions that the next ones of the same problem continue",
+    )
+    add("--config", metavar="FILE.py:PRESET", help="the task of labels, for its tokens")
+    add("--prover", default="0", help="whose counts of labels: a name, or its column")
+    add("--split", default="train", help="which split of labels")
+    cli.add_debug_flag(parser)
+    return parser
+
+
+def convert(options):
+    """Read, convert and write; -> the number of rows written."""
+    if options.output.exists() and options.output.samefile(options.input):
+        raise ValueError(f"--output {options.output} is the input; choose another")
+    rules = formats.LabelRules(
+        threshold=options.threshold,
+        neutral=options.neutral,
+        unlabelled=options.unlabelled,
+    )
+    if options.source == "token_advantages" != options.target:
+        raise ValueError("token_advantages hold no text: they convert to nothing else")
+    with opened(options) as solutions:
+        if options.leaves_only:
+            solutions = formats.without_prefixes(solutions)
+        if options.target == LABELS:
+            return write_labels(options, solutions)
+        watch = LabelWatch(solutions, rules)
+        rows = formats.convert(watch, options.target, rules)
+        if options.source == "token_advantages":
+            rows = map(formats.token_advantages.row_of, solutions)
+        is_array = options.output.name.removesuffix(".gz").endswith(".json")
+        with open_text_atomic(options.output) as file:
+            count = formats.write_rows(file, rows, as_array=is_array)
+    caution = formats.FORMATS[options.target].caution
+    if caution and watch.has_values:
+        print(f"note: {caution}", file=sys.stderr)
+    if watch.num_empty:
+        print(f"note: {watch.num_empty} solutions begin unlabelled", file=sys.stderr)
+    return count
+
+
+class LabelWatch:
+    """Passes solutions on and remembers what their labels will need a note about."""
+
+    def __init__(self, solutions, rules):
+        self.solutions, self.rules = solutions, rules
+        self.has_values, self.num_empty = False, 0
+
+    def __iter__(self):
+        for solution in self.solutions:
+            if self.rules.threshold is None:
+                self.has_values |= any(map(formats.is_soft, solution.labels))
+            if self.rules.unlabelled == "cut":
+                self.num_empty += solution.labels[:1] == (None,)
+            yield solution
+
+
+@contextlib.contextmanager
+def opened(options):
+    """The solutions of the input, with a progress bar that they move."""
+    if options.source == LABELS:
+        task = task_of(options)
+        total = count_labels(options)
+        solutions = monte_carlo.read(
+            os.fspath(options.input),
+            options.split,
+            tokenizer=task.tokenizer,
+            prover=prover_column(options),
+        )
+        with make_progress("convert", total, unit="records") as progress:
+            yield counted(solutions, progress)
+        return
+    rows = formats.Rows(options.input)
+    size = max(1, rows.size // KILOBYTE)
+    with make_progress("convert", size, unit="kB") as progress:
+        read = formats.format_named(options.source).read
+        yield measured(read(rows), rows, progress)
+
+
+def counted(solutions, progress):
+    for number, solution in enumerate(solutions, start=1):
+        progress.update(number)
+        yield solution
+
+
+def measured(solutions, rows, progress):
+    for solution in solutions:
+        progress.update(rows.position // KILOBYTE)
+        yield solution
+    progress.update(max(1, rows.size // KILOBYTE))
+
+
+def task_of(options):
+    """The task whose tokenizer made, or shall make, the tokens of labels."""
+    if options.config is None:
+        raise ValueError(
+            "labels are tokens: --config=FILE.py:PRESET says of which task, as in the "
+            "command that made them"
+        )
+    return building.task_of(task_settings(cli.load_config(options.config), "num_test"))
+
+
+def prover_column(options):
+    """--prover as the column of its counts."""
+    if options.prover.isdigit():
+        return int(options.prover)
+    names = list(provers_of(cli.load_config(options.config)))
+    if options.prover not in names:
+        raise ValueError(
+            f"--prover={options.prover} is none of this config's: {', '.join(names)}; "
+            "a number is a column of the labels"
+        )
+    return names.index(options.prover)
+
+
+def count_labels(options):
+    """The number of records, for the progress bar."""
+    paths = data.shards_by_split(os.fspath(options.input)).get(options.split, [])
+    return max(1, sum(map(data.count_records, paths)))
+
+
+def write_labels(options, solutions):
+    """Solutions -> one shard of pavjax's labels. They are all in memory."""
+    task = task_of(options)
+    solutions = list(solutions)
+    records = monte_carlo.records_of(
+        solutions,
+        task.tokenizer,
+        max_steps=task.max_steps,
+        num_tokens=task.max_prompt_len + task.max_response_len,
+    )
+    directory = os.fspath(options.output)
+    data.write_shard(directory, options.split, 0, 1, records)
+    data.finalize(directory)
+    return len(solutions)
+
+
+if __name__ == "__main__":
+    cli.guarded(main, sys.argv[1:])

@@ -1,0 +1,189 @@
+"""Where the scores of a verifier come from, as the command line names it.
+
+    scores:FILE          scores that any program wrote: rows {id, scores[]}
+    python:MODULE:NAME   a function score(problems, traces) -> list of lists of floats
+    checkpoint:DIR       a verifier that pavjax trained; with --config and --prover
+    data                 the scores in the data file itself (completions)
+    always_right         every step scores 1: "there is no error"
+    first_step_wrong     the first step scores 0
+
+Only what the user types is imported: never anything that a data or config file names.
+"""
+
+import importlib
+import os
+import sys
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments import building, cli
+from experiments import verifier as verifier_stage
+from experiments.evaluate import checkpoints_in
+from experiments.job_settings import task_settings
+from experiments.prover_names import provers_of
+from pavjax import evaluate
+from pavjax.data import formats
+from pavjax.tasks import encoding
+from pavjax.types import Problem
+
+BASELINES = {"always_right": 1.0, "first_step_wrong": 0.0}
+BATCH = 64  # traces given to a function at once
+
+
+class Trace(NamedTuple):
+    """What a verifier is asked about."""
+
+    key: str  # by which a scores file names it
+    problem: str
+    steps: tuple
+    scores: tuple | None  # that the data file holds
+
+
+def score_traces(spec, traces, *, scale, options, progress):
+    """Probabilities for every step: list of arrays, one for each `Trace`.
+
+    Counts and ranges are checked (`evaluate.as_probabilities`), errors name the trace.
+    """
+    kind, _, rest = spec.partition(":")
+    if spec in BASELINES:
+        raw = [baseline(spec, trace) for trace in traces]
+    elif spec == "data":
+        raw = [own_scores(trace) for trace in traces]
+    elif kind == "scores" and rest:
+        raw = scores_from_file(rest, traces)
+    elif kind == "python" and rest:
+        raw = in_batches(function_named(rest), traces, progress)
+    elif kind == "checkpoint" and rest:
+        raw, scale = (
+            in_batches(checkpoint_score(rest, options), traces, progress),
+            ("probability"),
+        )
+    else:
+        raise cli.ConfigError(f"--verifier={spec} is none of:\n{choices()}")
+    progress.update(len(traces))
+    steps = [trace.steps for trace in traces]
+    names = [f"trace {trace.key!r}" for trace in traces]
+    return evaluate.as_probabilities(raw, steps, scale=scale, names=names)
+
+
+def choices():
+    """The forms of --verifier, from this module's docstring."""
+    return "\n".join(line for line in __doc__.splitlines() if line.startswith("    "))
+
+
+def baseline(name, trace):
+    """Scores of a verifier that looks at nothing."""
+    scores = np.ones(len(trace.steps))
+    scores[:1] = BASELINES[name]
+    return scores
+
+
+def own_scores(trace):
+    if trace.scores is None:
+        raise cli.ConfigError(
+            f"trace {trace.key!r} has no scores in the data file; name a --verifier"
+        )
+    return trace.scores
+
+
+def scores_from_file(path, traces):
+    """The scores of each trace by its key; a missing or repeated id is an error."""
+    found = {}
+    for row in formats.Rows(path):
+        key = str(row.get("id", (str, int)))
+        if key in found:
+            row.fail("id", f"{key!r} occurs twice")
+        scores = row.get("scores", list)
+        for index, score in enumerate(scores):
+            if isinstance(score, bool) or not isinstance(score, int | float):
+                row.fail(f"scores[{index}]", f"{score!r} must be a number")
+        found[key] = scores
+    missing = [trace.key for trace in traces if trace.key not in found]
+    if missing:
+        raise cli.ConfigError(
+            f"{path} has no scores for {len(missing)} of {len(traces)} traces, such as "
+            f"{missing[0]!r}; its ids are like {next(iter(found), None)!r}"
+        )
+    return [found[trace.key] for trace in traces]
+
+
+def function_named(name):
+    """MODULE:FUNCTION -> the function; modules are looked for here as well."""
+    module_name, _, function_name = name.partition(":")
+    if not function_name:
+        raise cli.ConfigError(f"{name!r} must be MODULE:FUNCTION")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise cli.ConfigError(f"cannot import {module_name!r}: {error}") from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise cli.ConfigError(f"{module_name} has no function {function_name!r}")
+    return function
+
+
+def in_batches(score, traces, progress):
+    """All scores of a function that takes some traces at a time."""
+    raw = []
+    for start in range(0, len(traces), BATCH):
+        batch = traces[start : start + BATCH]
+        scores = score([t.problem for t in batch], [list(t.steps) for t in batch])
+        if len(scores) != len(batch):
+            raise cli.ConfigError(
+                f"the verifier scored {len(scores)} of {len(batch)} traces"
+            )
+        raw += list(scores)
+        progress.update(len(raw))
+    return raw
+
+
+def checkpoint_score(directory, options):
+    """The score function of a verifier that pavjax trained: V^mu after each step.
+
+    Traces must be in the language of its task, one line a step.
+    """
+    if options.config is None:
+        raise cli.ConfigError("checkpoint: needs --config=FILE.py:PRESET of its task")
+    config = cli.load_config(options.config)
+    task = building.task_of(task_settings(config, "num_test"))
+    judge = building.load_verifier(checkpoints_in(directory), task)
+    column = prover_column(options.prover, judge.provers, provers_of(config))
+    score = verifier_stage.make_scorer(
+        judge.verifier, batch_size=BATCH, inputs=("tokens", "prompt_len")
+    )
+    num_prefixes = task.max_steps + 1
+
+    def score_steps(problems, traces):
+        for trace in traces:
+            if len(trace) > task.max_steps or any("\n" in step for step in trace):
+                raise cli.ConfigError(
+                    f"{task.name}: a trace has at most {task.max_steps} steps of a "
+                    f"line each; this one has {len(trace)}: {trace}"
+                )
+        records = encoding.encode_demonstrations(
+            task,
+            [Problem(prompt=problem, answer="") for problem in problems],
+            ["\n".join(trace) for trace in traces],
+        )
+        # the scorer takes the number of prefixes from the shape of the attempts
+        records["attempts"] = np.zeros((len(traces), num_prefixes, 1), np.int32)
+        logits = score(judge.params, records)[..., column]
+        values = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+        return [
+            row[1 : len(trace) + 1] for row, trace in zip(values, traces, strict=True)
+        ]
+
+    return score_steps
+
+
+def prover_column(name, of_judge, of_config):
+    """--prover, a name or a column, as the head of the verifier."""
+    names = list(of_judge) or list(of_config)
+    if name.isdigit() and int(name) < len(names):
+        return int(name)
+    if name not in names:
+        raise cli.ConfigError(f"--prover={name} is none of {', '.join(names)}")
+    return names.index(name)
