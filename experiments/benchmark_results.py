@@ -100,8 +100,7 @@ def prm_bench(solutions, scores, options):
     quality = quality_of(scores, [verdicts(s) for s in solutions], solutions)
     short = {name: x for group in CATEGORIES.values() for name, x in group.items()}
     lines = [
-        f"PRMScore, threshold {threshold:g}; (F1 + F1 of wrong steps) / 2, of "
-        "multi_solutions F1 alone",
+        f"PRMScore, threshold {threshold:g}; (F1 + F1_neg) / 2, multi_solutions: F1",
         *(
             f"{name:24}{short.get(name, ''):5}{percent(row):>22}"
             for name, row in found.items()
@@ -170,8 +169,8 @@ def quality_lines(quality):
     lines = [
         f"labelled steps {quality['num_steps']}; AUC of a right step "
         + ("not defined" if auc[0] is None else "{:.3f} [{:.3f}, {:.3f}]".format(*auc)),
-        f"calibration error {quality['calibration_error']:.3f}, log loss "
-        f"{quality['log_loss']:.3f} nats",
+        f"calibration error {quality['calibration_error']:.3f}",
+        f"log loss {quality['log_loss']:.3f} nats",
     ]
     if quality["auc_outcome"] is not None:
         lines.append(f"AUC of the outcome, last step {quality['auc_outcome']:.3f}")

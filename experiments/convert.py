@@ -81,6 +81,12 @@ def parser_of_options():
         action="store_true",
         help="leave out solutions that the next ones of the same problem continue",
     )
+    add(
+        "--pool_prefixes",
+        action="store_true",
+        help="add up the counts of equal prefixes in a shard of labels: completions then "
+        "have the labels of the trace they branched off",
+    )
     add("--config", metavar="FILE.py:PRESET", help="the task of labels, for its tokens")
     add("--prover", default="0", help="whose counts of labels: a name, or its column")
     add("--split", default="train", help="which split of labels")
@@ -115,7 +121,12 @@ def convert(options):
     if caution and watch.has_values:
         print(f"note: {caution}", file=sys.stderr)
     if watch.num_empty:
-        print(f"note: {watch.num_empty} solutions begin unlabelled", file=sys.stderr)
+        print(
+            f"note: {watch.num_empty} solutions begin unlabelled and were left out"
+            + "; --pool_prefixes finds labels of the traces they branched off"
+            * (options.source == LABELS and not options.pool_prefixes),
+            file=sys.stderr,
+        )
     return count
 
 
@@ -146,6 +157,7 @@ def opened(options):
             options.split,
             tokenizer=task.tokenizer,
             prover=prover_column(options),
+            pool_prefixes=options.pool_prefixes,
         )
         with make_progress("convert", total, unit="records") as progress:
             yield counted(solutions, progress)

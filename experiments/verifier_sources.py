@@ -24,8 +24,7 @@ from experiments.job_settings import task_settings
 from experiments.prover_names import provers_of
 from pavjax import evaluate
 from pavjax.data import formats
-from pavjax.tasks import encoding
-from pavjax.types import Problem
+from pavjax.data.formats.monte_carlo import tokenized
 
 BASELINES = {"always_right": 1.0, "first_step_wrong": 0.0}
 BATCH = 64  # traces given to a function at once
@@ -55,10 +54,8 @@ def score_traces(spec, traces, *, scale, options, progress):
     elif kind == "python" and rest:
         raw = in_batches(function_named(rest), traces, progress)
     elif kind == "checkpoint" and rest:
-        raw, scale = (
-            in_batches(checkpoint_score(rest, options), traces, progress),
-            ("probability"),
-        )
+        raw = in_batches(checkpoint_score(rest, options), traces, progress)
+        scale = "logit"
     else:
         raise cli.ConfigError(f"--verifier={spec} is none of:\n{choices()}")
     progress.update(len(traces))
@@ -141,9 +138,10 @@ def in_batches(score, traces, progress):
 
 
 def checkpoint_score(directory, options):
-    """The score function of a verifier that pavjax trained: V^mu after each step.
+    """The score function of a verifier that pavjax trained: the logit of V^mu after
+    each step.
 
-    Traces must be in the language of its task, one line a step.
+    Traces must be in the language of its task, each step without its line end.
     """
     if options.config is None:
         raise cli.ConfigError("checkpoint: needs --config=FILE.py:PRESET of its task")
@@ -154,26 +152,31 @@ def checkpoint_score(directory, options):
     score = verifier_stage.make_scorer(
         judge.verifier, batch_size=BATCH, inputs=("tokens", "prompt_len")
     )
-    num_prefixes = task.max_steps + 1
+    num_tokens = task.max_prompt_len + task.max_response_len
 
     def score_steps(problems, traces):
-        for trace in traces:
-            if len(trace) > task.max_steps or any("\n" in step for step in trace):
+        records = {
+            "tokens": np.zeros((len(traces), num_tokens), np.int32),
+            "step_ids": np.full((len(traces), num_tokens), -1, np.int32),
+            "prompt_len": np.zeros(len(traces), np.int32),
+            "length": np.zeros(len(traces), np.int32),
+            # the scorer takes the number of prefixes from the shape of the attempts
+            "attempts": np.zeros((len(traces), task.max_steps + 1, 1), np.int32),
+        }
+        for row, (problem, steps) in enumerate(zip(problems, traces, strict=True)):
+            tokens, owner, prompt_len = tokenized(problem, steps, task.tokenizer)
+            length = len(tokens)
+            if len(steps) > task.max_steps or length > num_tokens:
                 raise cli.ConfigError(
-                    f"{task.name}: a trace has at most {task.max_steps} steps of a "
-                    f"line each; this one has {len(trace)}: {trace}"
+                    f"{task.name}: {len(steps)} steps and {length} tokens, at most "
+                    f"{task.max_steps} and {num_tokens} fit: {problem!r}"
                 )
-        records = encoding.encode_demonstrations(
-            task,
-            [Problem(prompt=problem, answer="") for problem in problems],
-            ["\n".join(trace) for trace in traces],
-        )
-        # the scorer takes the number of prefixes from the shape of the attempts
-        records["attempts"] = np.zeros((len(traces), num_prefixes, 1), np.int32)
+            records["tokens"][row, :length] = tokens
+            records["step_ids"][row, :length] = owner
+            records["prompt_len"][row], records["length"][row] = prompt_len, length
         logits = score(judge.params, records)[..., column]
-        values = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
         return [
-            row[1 : len(trace) + 1] for row, trace in zip(values, traces, strict=True)
+            row[1 : len(steps) + 1] for row, steps in zip(logits, traces, strict=True)
         ]
 
     return score_steps

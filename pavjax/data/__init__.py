@@ -2,7 +2,7 @@
 
 from pavjax.data.label_shards import (
     finalize,
-    iterate_labels,
+    iterate_shards,
     list_shards,
     read_labels,
     write_shard,
@@ -16,7 +16,7 @@ __all__ = [
     "check_disjoint",
     "count_records",
     "finalize",
-    "iterate_labels",
+    "iterate_shards",
     "list_shards",
     "problem_ids",
     "read_labels",

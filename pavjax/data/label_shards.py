@@ -138,19 +138,26 @@ def read_labels(directory, split):
     """All records of a split, stacked: dict of `FIELDS` name -> array [N ...]."""
     info, features = _split_info(directory, split)
     labels = _empty(features, info.num_examples)
-    for row, serialized in enumerate(_serialized_records(info)):
-        _parse_into(labels, row, serialized)
+    row = 0
+    for shard in _serialized_shards(info):
+        for serialized in shard:
+            _parse_into(labels, row, serialized)
+            row += 1
     return labels
 
 
-def iterate_labels(directory, split):
-    """The records of a split, one at a time: dicts of `FIELDS` name -> array [...].
-    Memory holds one shard."""
+def iterate_shards(directory, split):
+    """The records of a split, one shard at a time: lists of dicts of `FIELDS` name ->
+    array without the record axis."""
     info, features = _split_info(directory, split)
-    for serialized in _serialized_records(info):
-        record = _empty(features, 1)
-        _parse_into(record, 0, serialized)
-        yield {name: array[0] for name, array in record.items()}
+    for shard in _serialized_shards(info):
+        labels = _empty(features, len(shard))
+        for row, serialized in enumerate(shard):
+            _parse_into(labels, row, serialized)
+        yield [
+            {name: array[row] for name, array in labels.items()}
+            for row in range(len(shard))
+        ]
 
 
 def _split_info(directory, split):
@@ -169,10 +176,10 @@ def _split_info(directory, split):
     return builder.info.splits[split], builder.info.features
 
 
-def _serialized_records(info):
+def _serialized_shards(info):
     # Not through the data source: of a truncated shard it can return empty records.
     for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
-        yield from read_records(path, length)
+        yield read_records(path, length)
 
 
 def _empty(features, count):

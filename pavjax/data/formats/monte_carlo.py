@@ -8,23 +8,52 @@ completed the prefix. Reading needs the tokenizer that the labels were made with
 import numpy as np
 
 from pavjax.data.formats.records import Counts, LabelledSolution, TraceTokens, Where
-from pavjax.data.label_shards import iterate_labels
+from pavjax.data.label_shards import iterate_shards
 
 
-def read(directory, split, *, tokenizer, prover):
-    """Solutions of a split, one record at a time.
+def read(directory, split, *, tokenizer, prover, pool_prefixes=False):
+    """Solutions of a split; memory holds the records of one shard.
 
-    tokenizer: `types.Tokenizer`; prover: the column of the counts.
+    tokenizer: `types.Tokenizer`; prover: the column of the counts. pool_prefixes: the
+    counts of equal prefixes in a shard are added up. A completion of a prefix is a
+    record of its own with counts from there on only; pooled, it also has the labels of
+    the trace that it branched off.
     """
-    for number, record in enumerate(iterate_labels(directory, split), start=1):
-        where = Where(f"{directory} ({split})", number, "record")
-        num_provers = record["attempts"].shape[1]
+    number = 0
+    for records in iterate_shards(directory, split):
+        num_provers = records[0]["attempts"].shape[1] if records else prover + 1
         if not 0 <= prover < num_provers:
             raise ValueError(
                 f"{prover=} is not one of the {num_provers} provers, 0 to "
                 f"{num_provers - 1}, of the labels in {directory}"
             )
-        yield solution_of(record, tokenizer, prover, where)
+        if pool_prefixes:
+            pool(records)
+        for record in records:
+            number += 1
+            where = Where(f"{directory} ({split})", number, "record")
+            yield solution_of(record, tokenizer, prover, where)
+
+
+def pool(records):
+    """Give every record, in place, the sums of the counts of its prefixes over all."""
+    sums = {}
+    for record in records:
+        for prefix, key in prefix_keys(record):
+            entry = sums.setdefault(key, [0, 0])
+            entry[0] = entry[0] + record["successes"][prefix]
+            entry[1] = entry[1] + record["attempts"][prefix]
+    for record in records:
+        for prefix, key in prefix_keys(record):
+            record["successes"][prefix], record["attempts"][prefix] = sums[key]
+
+
+def prefix_keys(record):
+    """(index, its tokens as bytes) of each prefix of a record, the bare prompt first."""
+    owner, start = record["step_ids"], int(record["prompt_len"])
+    for prefix in range(int(owner.max(initial=-1)) + 2):
+        end = start + int(((owner >= 0) & (owner < prefix)).sum())
+        yield prefix, (start, record["tokens"][:end].tobytes())
 
 
 def solution_of(record, tokenizer, prover, where=None):
@@ -43,7 +72,7 @@ def solution_of(record, tokenizer, prover, where=None):
         )
     ]
     return LabelledSolution(
-        problem=tokenizer.decode(prompt.tolist()).strip(),
+        problem=tokenizer.decode(prompt.tolist()),
         steps=tuple(
             tokenizer.decode(step[:-1] if step[-1] in delimiters else step)
             for step in steps
@@ -102,16 +131,7 @@ def encoded(solution, index, tokenizer, max_steps):
         solution.fail("steps", f"{len(solution.steps)} steps, at most {max_steps} fit")
     if solution.outcome is None:
         solution.fail("outcome", "a label record needs to know if the answer is right")
-    tokens = list(tokenizer.encode(solution.problem))
-    owner, prompt_len = [-1] * len(tokens), len(tokens)
-    for h, step in enumerate(solution.steps):
-        is_last = h == len(solution.steps) - 1
-        ids = [
-            *tokenizer.encode(step),
-            tokenizer.end_id if is_last else tokenizer.newline_id,
-        ]
-        tokens += ids
-        owner += [h] * len(ids)
+    tokens, owner, prompt_len = tokenized(solution.problem, solution.steps, tokenizer)
     counts = [
         counts_of(solution, i, label)
         for i, label in enumerate((solution.root_label, *solution.labels))
@@ -123,6 +143,20 @@ def encoded(solution, index, tokenizer, max_steps):
         "counts": counts,
         "reward": float(solution.outcome),
     }
+
+
+def tokenized(problem, steps, tokenizer):
+    """(tokens, the step of each or -1, prompt length): each step's own tokens and the
+    delimiter that ends it, so that the boundaries are known and not searched for."""
+    tokens = list(tokenizer.encode(problem))
+    owner, prompt_len = [-1] * len(tokens), len(tokens)
+    for h, step in enumerate(steps):
+        is_last = h == len(steps) - 1
+        delimiter = tokenizer.end_id if is_last else tokenizer.newline_id
+        ids = [*tokenizer.encode(step), delimiter]
+        tokens += ids
+        owner += [h] * len(ids)
+    return tokens, owner, prompt_len
 
 
 def counts_of(solution, index, label):

@@ -25,8 +25,7 @@ class TokenAdvantages(NamedTuple):
 
 def write(solutions, rules):
     """Solutions -> rows."""
-    del rules  # advantages are differences of the values themselves
-    for solution in solutions:
+    for solution in rules.completed(solutions):
         yield row_of(advantages_of(solution))
 
 
