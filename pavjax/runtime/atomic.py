@@ -53,16 +53,18 @@ def open_text_atomic(path):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as data:
-            is_gzip = path.suffix == ".gz"
-            packed = gzip.GzipFile("", "wb", fileobj=data, mtime=0) if is_gzip else data
-            text = io.TextIOWrapper(packed, encoding="utf-8", newline="\n")
-            yield text
-            text.flush()
-            if is_gzip:
-                packed.close()
+            if path.suffix == ".gz":
+                # neither a name nor a time, so that equal text gives equal files
+                packed = gzip.GzipFile("", "wb", fileobj=data, mtime=0)
+                with io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as text:
+                    yield text
+            else:
+                text = io.TextIOWrapper(data, encoding="utf-8", newline="\n")
+                yield text
+                text.flush()
+                text.detach()
             data.flush()
             os.fsync(data.fileno())
-            text.detach()
         os.replace(temporary, path)
     except OSError as error:
         raise storage_error(error, path.parent) from error

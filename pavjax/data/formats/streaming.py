@@ -112,6 +112,8 @@ class Rows:
             if inside and text:
                 try:
                     value, end = decoder.raw_decode(text)
+                except RecursionError:
+                    raise FormatError(where, "", "nested too deeply") from None
                 except ValueError as error:
                     if at_end:
                         raise FormatError(where, "", f"not JSON: {error}") from error
