@@ -14,20 +14,15 @@ One row is in memory at a time (a tree: the rows of one problem; labels: one sha
 
 import argparse
 import contextlib
-import os
 import sys
 from pathlib import Path
 
-from experiments import building, cli
-from experiments.job_settings import task_settings
-from experiments.prover_names import provers_of
-from pavjax import data
+from experiments import cli, label_text
+from experiments.label_text import LABELS
 from pavjax.data import formats
-from pavjax.data.formats import monte_carlo
 from pavjax.runtime.atomic import open_text_atomic
 from pavjax.runtime.progress import make_progress
 
-LABELS = "labels"
 KILOBYTE = 1_000
 
 
@@ -81,15 +76,7 @@ def parser_of_options():
         action="store_true",
         help="leave out solutions that the next ones of the same problem continue",
     )
-    add(
-        "--pool_prefixes",
-        action="store_true",
-        help="add up the counts of equal prefixes in a shard of labels: completions then "
-        "have the labels of the trace they branched off",
-    )
-    add("--config", metavar="FILE.py:PRESET", help="the task of labels, for its tokens")
-    add("--prover", default="0", help="whose counts of labels: a name, or its column")
-    add("--split", default="train", help="which split of labels")
+    label_text.add_arguments(parser)
     cli.add_debug_flag(parser)
     return parser
 
@@ -109,7 +96,7 @@ def convert(options):
         if options.leaves_only:
             solutions = formats.without_prefixes(solutions)
         if options.target == LABELS:
-            return write_labels(options, solutions)
+            return label_text.write(options.output, options.split, solutions, options)
         watch = LabelWatch(solutions, rules)
         rows = formats.convert(watch, options.target, rules)
         if options.source == "token_advantages":
@@ -150,15 +137,8 @@ class LabelWatch:
 def opened(options):
     """The solutions of the input, with a progress bar that they move."""
     if options.source == LABELS:
-        task = task_of(options)
-        total = count_labels(options)
-        solutions = monte_carlo.read(
-            os.fspath(options.input),
-            options.split,
-            tokenizer=task.tokenizer,
-            prover=prover_column(options),
-            pool_prefixes=options.pool_prefixes,
-        )
+        total = label_text.count(options.input, options.split)
+        solutions = label_text.read(options.input, options)
         with make_progress("convert", total, unit="records") as progress:
             yield counted(solutions, progress)
         return
@@ -180,51 +160,6 @@ def measured(solutions, rows, progress):
         progress.update(rows.position // KILOBYTE)
         yield solution
     progress.update(max(1, rows.size // KILOBYTE))
-
-
-def task_of(options):
-    """The task whose tokenizer made, or shall make, the tokens of labels."""
-    if options.config is None:
-        raise ValueError(
-            "labels are tokens: --config=FILE.py:PRESET says of which task, as in the "
-            "command that made them"
-        )
-    return building.task_of(task_settings(cli.load_config(options.config), "num_test"))
-
-
-def prover_column(options):
-    """--prover as the column of its counts."""
-    if options.prover.isdigit():
-        return int(options.prover)
-    names = list(provers_of(cli.load_config(options.config)))
-    if options.prover not in names:
-        raise ValueError(
-            f"--prover={options.prover} is none of this config's: {', '.join(names)}; "
-            "a number is a column of the labels"
-        )
-    return names.index(options.prover)
-
-
-def count_labels(options):
-    """The number of records, for the progress bar."""
-    paths = data.shards_by_split(os.fspath(options.input)).get(options.split, [])
-    return max(1, sum(map(data.count_records, paths)))
-
-
-def write_labels(options, solutions):
-    """Solutions -> one shard of pavjax's labels. They are all in memory."""
-    task = task_of(options)
-    solutions = list(solutions)
-    records = monte_carlo.records_of(
-        solutions,
-        task.tokenizer,
-        max_steps=task.max_steps,
-        num_tokens=task.max_prompt_len + task.max_response_len,
-    )
-    directory = os.fspath(options.output)
-    data.write_shard(directory, options.split, 0, 1, records)
-    data.finalize(directory)
-    return len(solutions)
 
 
 if __name__ == "__main__":

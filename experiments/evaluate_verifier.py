@@ -17,8 +17,9 @@ import argparse
 import collections
 import sys
 
-from experiments import cli, verifier_sources
+from experiments import cli, label_text, verifier_sources
 from experiments.benchmark_results import BENCHMARKS
+from experiments.label_text import LABELS
 from pavjax.data import formats
 from pavjax.evaluate.step_scores import AGGREGATES, SCALES
 from pavjax.runtime.atomic import write_json_atomic
@@ -56,7 +57,11 @@ def parse(argv):
         help="a step that scores less is wrong: a number; tune:SUBSET, the best on that "
         "subset; or oracle, the best on each subset itself (an upper bound)",
     )
-    add("--format", choices=sorted(formats.FORMATS), help="of --benchmark=steps")
+    add(
+        "--format",
+        choices=(*formats.FORMATS, LABELS),
+        help="of the data of --benchmark=steps; `labels`: a directory of pavjax's own",
+    )
     add("--neutral", choices=("right", "wrong"), help="what PRM800K's rating 0 is")
     add("--aggregate", choices=AGGREGATES, default="last", help="of steps to a trace")
     add(
@@ -65,8 +70,7 @@ def parse(argv):
         help="of completions without a column `correct`: boxed, equal text of the last "
         r"\boxed{..} and the answer; or MODULE:FUNCTION, grade(answer, text) -> bool",
     )
-    add("--config", metavar="FILE.py:PRESET", help="the task of a checkpoint")
-    add("--prover", default="0", help="the head of a checkpoint: a name or a column")
+    label_text.add_arguments(parser)
     add("--output", metavar="FILE.json")
     cli.add_debug_flag(parser)
     return parser.parse_args(argv)
@@ -79,13 +83,19 @@ def evaluate(options):
     if format_name is None:
         raise ValueError(f"--benchmark={options.benchmark} needs --format of its data")
     solutions = [
-        s for path in options.data for s in formats.read_file(path, format_name)
+        solution
+        for path in options.data
+        for solution in (
+            label_text.read(path, options)
+            if format_name == LABELS
+            else formats.read_file(path, format_name)
+        )
     ]
     if not solutions:
         raise ValueError(f"no trace in {', '.join(options.data)}")
     keys = keys_of(solutions, options.benchmark)
     traces = [
-        verifier_sources.Trace(key, s.problem, s.steps, s.scores)
+        verifier_sources.Trace(key, s.problem, s.steps, s.scores, s.tokens)
         for key, s in zip(keys, solutions, strict=True)
     ]
     with make_progress("score", len(traces), unit="traces") as progress:

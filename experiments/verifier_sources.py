@@ -17,11 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import building, cli
+from experiments import building, cli, label_text
 from experiments import verifier as verifier_stage
 from experiments.evaluate import checkpoints_in
-from experiments.job_settings import task_settings
-from experiments.prover_names import provers_of
 from pavjax import evaluate
 from pavjax.data import formats
 from pavjax.data.formats.monte_carlo import tokenized
@@ -37,6 +35,7 @@ class Trace(NamedTuple):
     problem: str
     steps: tuple
     scores: tuple | None  # that the data file holds
+    tokens: object = None  # `TraceTokens`, where the data has them
 
 
 def score_traces(spec, traces, *, scale, options, progress):
@@ -52,7 +51,7 @@ def score_traces(spec, traces, *, scale, options, progress):
     elif kind == "scores" and rest:
         raw = scores_from_file(rest, traces)
     elif kind == "python" and rest:
-        raw = in_batches(function_named(rest), traces, progress)
+        raw = in_batches(on_text(function_named(rest)), traces, progress)
     elif kind == "checkpoint" and rest:
         raw = in_batches(checkpoint_score(rest, options), traces, progress)
         scale = "logit"
@@ -122,12 +121,21 @@ def function_named(name):
     return function
 
 
-def in_batches(score, traces, progress):
+def on_text(score):
+    """score(problems, traces) as a function of a list of `Trace`s."""
+
+    def score_batch(batch):
+        return score([t.problem for t in batch], [list(t.steps) for t in batch])
+
+    return score_batch
+
+
+def in_batches(score_batch, traces, progress):
     """All scores of a function that takes some traces at a time."""
     raw = []
     for start in range(0, len(traces), BATCH):
         batch = traces[start : start + BATCH]
-        scores = score([t.problem for t in batch], [list(t.steps) for t in batch])
+        scores = score_batch(batch)
         if len(scores) != len(batch):
             raise cli.ConfigError(
                 f"the verifier scored {len(scores)} of {len(batch)} traces"
@@ -138,55 +146,62 @@ def in_batches(score, traces, progress):
 
 
 def checkpoint_score(directory, options):
-    """The score function of a verifier that pavjax trained: the logit of V^mu after
-    each step.
+    """The score function, of a list of `Trace`s, of a verifier that pavjax trained:
+    the logit of V^mu after each step.
 
     Traces must be in the language of its task, each step without its line end.
     """
-    if options.config is None:
-        raise cli.ConfigError("checkpoint: needs --config=FILE.py:PRESET of its task")
-    config = cli.load_config(options.config)
-    task = building.task_of(task_settings(config, "num_test"))
+    task = label_text.task_of(options)
     judge = building.load_verifier(checkpoints_in(directory), task)
-    column = prover_column(options.prover, judge.provers, provers_of(config))
+    column = label_text.column_of(options.prover, judge.provers)
+    if column >= len(judge.provers):
+        raise cli.ConfigError(f"--prover={column}: it has {len(judge.provers)} heads")
     score = verifier_stage.make_scorer(
         judge.verifier, batch_size=BATCH, inputs=("tokens", "prompt_len")
     )
-    num_tokens = task.max_prompt_len + task.max_response_len
 
-    def score_steps(problems, traces):
-        records = {
-            "tokens": np.zeros((len(traces), num_tokens), np.int32),
-            "step_ids": np.full((len(traces), num_tokens), -1, np.int32),
-            "prompt_len": np.zeros(len(traces), np.int32),
-            "length": np.zeros(len(traces), np.int32),
-            # the scorer takes the number of prefixes from the shape of the attempts
-            "attempts": np.zeros((len(traces), task.max_steps + 1, 1), np.int32),
-        }
-        for row, (problem, steps) in enumerate(zip(problems, traces, strict=True)):
-            tokens, owner, prompt_len = tokenized(problem, steps, task.tokenizer)
-            length = len(tokens)
-            if len(steps) > task.max_steps or length > num_tokens:
-                raise cli.ConfigError(
-                    f"{task.name}: {len(steps)} steps and {length} tokens, at most "
-                    f"{task.max_steps} and {num_tokens} fit: {problem!r}"
-                )
-            records["tokens"][row, :length] = tokens
-            records["step_ids"][row, :length] = owner
-            records["prompt_len"][row], records["length"][row] = prompt_len, length
+    def score_batch(batch):
+        # always as many rows, so that one compiled program serves every batch
+        records = encoded(task, [*batch, *batch[:1] * (BATCH - len(batch))])
         logits = score(judge.params, records)[..., column]
         return [
-            row[1 : len(steps) + 1] for row, steps in zip(logits, traces, strict=True)
+            row[1 : len(trace.steps) + 1]
+            for row, trace in zip(logits[: len(batch)], batch, strict=True)
         ]
 
-    return score_steps
+    return score_batch
 
 
-def prover_column(name, of_judge, of_config):
-    """--prover, a name or a column, as the head of the verifier."""
-    names = list(of_judge) or list(of_config)
-    if name.isdigit() and int(name) < len(names):
-        return int(name)
-    if name not in names:
-        raise cli.ConfigError(f"--prover={name} is none of {', '.join(names)}")
-    return names.index(name)
+def encoded(task, batch):
+    """Traces as the records that the scorer of a verifier reads."""
+    shape = (len(batch), task.max_prompt_len + task.max_response_len)
+    records = {
+        "tokens": np.zeros(shape, np.int32),
+        "step_ids": np.full(shape, -1, np.int32),
+        "prompt_len": np.zeros(len(batch), np.int32),
+        "length": np.zeros(len(batch), np.int32),
+        # the scorer takes the number of prefixes from the shape of the attempts
+        "attempts": np.zeros((len(batch), task.max_steps + 1, 1), np.int32),
+    }
+    for row, trace in enumerate(batch):
+        tokens, owner, prompt_len = tokens_of(trace, task.tokenizer)
+        length = len(tokens)
+        if len(trace.steps) > task.max_steps or length > shape[1]:
+            raise cli.ConfigError(
+                f"trace {trace.key!r}: {len(trace.steps)} steps and {length} tokens; "
+                f"{task.name} has at most {task.max_steps} and {shape[1]}"
+            )
+        records["tokens"][row, :length] = tokens
+        records["step_ids"][row, :length] = owner
+        records["prompt_len"][row], records["length"][row] = prompt_len, length
+    return records
+
+
+def tokens_of(trace, tokenizer):
+    """(tokens, the step of each or -1, prompt length): as the data has them, else of
+    the text."""
+    if trace.tokens is None:
+        return tokenized(trace.problem, trace.steps, tokenizer)
+    prompt, steps = trace.tokens
+    owner = [-1] * len(prompt) + [h for h, step in enumerate(steps) for _ in step]
+    return [*prompt, *(t for step in steps for t in step)], owner, len(prompt)
