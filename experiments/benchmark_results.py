@@ -165,10 +165,10 @@ def quality_of(scores, labels, solutions):
 
 
 def quality_lines(quality):
-    auc = quality["auc"]
+    auc = ", ".join("?" if x is None else f"{x:.3f}" for x in quality["auc"])
     lines = [
-        f"labelled steps {quality['num_steps']}; AUC of a right step "
-        + ("not defined" if auc[0] is None else "{:.3f} [{:.3f}, {:.3f}]".format(*auc)),
+        f"labelled steps: {quality['num_steps']}",
+        f"AUC of a right step or a success, and its limits: {auc}",
         f"calibration error {quality['calibration_error']:.3f}",
         f"log loss {quality['log_loss']:.3f} nats",
     ]
