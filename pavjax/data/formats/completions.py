@@ -27,7 +27,7 @@ def read(rows):
             if values is not None and len(values) != len(texts):
                 row.fail(name, f"{len(values)} for {len(texts)} completions")
         outcomes = next((row.data[x] for x in OUTCOMES if x in row.data), None)
-        extra = {"row": row.rest(*KNOWN, *per_completion(row), *OUTCOMES)}
+        extra = {"completions": row.rest(*KNOWN, *per_completion(row), *OUTCOMES)}
         for index, text in enumerate(texts):
             steps, own_scores = split(
                 row, index, text, None if scores is None else scores[index]
@@ -36,7 +36,7 @@ def read(rows):
                 **extra,
                 **{name: values[index] for name, values in per_completion(row).items()},
             }
-            metadata["completion"] = text  # with the empty lines that are no steps
+            metadata["text"] = text  # with the empty lines that are no steps
             if scores is not None and len(scores[index]) != len(steps):
                 metadata["scores"] = scores[index]
             yield LabelledSolution(
@@ -83,12 +83,12 @@ def write(solutions, rules):
     del rules  # it holds no labels
     for run in runs(solutions, lambda s: (s.id, s.problem)):
         first = run[0]
-        own = first.metadata["row"] if "completion" in first.metadata else {}
+        own = first.metadata.get("completions", {})
         row = {"problem": first.problem, "answer": first.answer, **own}
         if first.id is not None:
             row["unique_id"] = first.id
         row["completions"] = [
-            s.metadata.get("completion", SEPARATOR.join(s.steps)) for s in run
+            s.metadata.get("text", SEPARATOR.join(s.steps)) for s in run
         ]
         if all(s.scores is not None for s in run):
             row["scores"] = [s.metadata.get("scores", list(s.scores)) for s in run]

@@ -11,7 +11,6 @@ Luo et al. 2024 (arXiv:2406.06592), in the form of https://github.com/openreason
 """
 
 from pavjax.data.formats.records import LabelledSolution, is_soft, value_of
-from pavjax.data.formats.streaming import Row, shown
 from pavjax.data.formats.trees import trees
 
 SEPARATOR = "\n\n"
@@ -54,6 +53,7 @@ def read_flat(rows):
 
 
 def solution_of(row, root_label, path, metadata):
+    """One path of a row as a solution."""
     return LabelledSolution(
         problem=row.get("question", str),
         steps=tuple(step["text"] for step in path),
@@ -68,12 +68,14 @@ def solution_of(row, root_label, path, metadata):
 
 
 def shared_metadata(row):
-    return row.rest("question", "question_id", "final_answer", "reasoning_steps")
+    """What all solutions of a row carry besides the known fields."""
+    known = ("question", "question_id", "final_answer", "reasoning_steps")
+    return {"omegaprm": row.rest(*known)}
 
 
 def node_of(row, field, value, place=0):
     """A node of the file with its checked fields."""
-    inner = object_in(row, field, value)
+    inner = row.inner(field, value)
     return {
         "text": inner.get("text", str),
         "label": value_in(inner, "mc_value"),
@@ -94,7 +96,8 @@ def leaf_paths(node, path):
 
 
 def entry_of(row, field, value):
-    inner = object_in(row, field, value)
+    """An entry of the flat form with its checked fields."""
+    inner = row.inner(field, value)
     return {
         "prefix": inner.get("solution_prefix", str),
         "label": value_in(inner, "mc_value"),
@@ -139,12 +142,6 @@ def prefix_paths(question, entries, root):
             yield path
 
 
-def object_in(row, field, value):
-    if not isinstance(value, dict):
-        row.fail(field, f"{shown(value)} must be an object")
-    return Row(value, f"{row.where}, in {field}")
-
-
 def value_in(row, field):
     """A Monte-Carlo value as float, also where it is written 0 or 1; null is None."""
     value = row.get(field, (int, float), optional=True)
@@ -165,6 +162,7 @@ def write_tree(solutions, rules):
 
 
 def nested_node(node, rules):
+    """A node and all below it, as the tree form has them."""
     return {
         "text": node.text,
         "mc_value": mc_value(node.label, node.source, node.depth, rules),
@@ -191,6 +189,7 @@ def write_flat(solutions, rules):
 
 
 def collect(node, prefix, entries, rules):
+    """Append (place in the file, prefix, value) of all nodes below `node`."""
     for child in node.ordered():
         text = prefix + child.metadata("separators", SEPARATOR) + child.text
         value = mc_value(child.label, child.source, child.depth, rules)
@@ -208,12 +207,11 @@ def mc_value(label, solution, index, rules):
 
 
 def row_of(solution, reasoning_steps):
-    own = {"root_text", "root_entry", "separators"}
-    extra = {k: v for k, v in solution.metadata.items() if k not in own}
+    """A row of either form."""
     return {
         "question": solution.problem,
         "final_answer": solution.answer,
         "reasoning_steps": reasoning_steps,
         "question_id": solution.id,
-        **(extra if own & solution.metadata.keys() else {}),
+        **solution.metadata.get("omegaprm", {}),
     }

@@ -12,19 +12,16 @@ Lightman et al. 2023 (arXiv:2305.20050), https://github.com/openai/prm800k
 """
 
 from pavjax.data.formats.records import LabelledSolution, Rating
-from pavjax.data.formats.streaming import Row, shown
 from pavjax.data.formats.trees import trees
 
 
 def read(rows):
     """Rows -> solutions: the side branches of a row in order, then the chosen chain."""
     for row in rows:
-        question = inner(row, "question", row.get("question", dict))
-        label = inner(row, "label", row.get("label", dict))
+        question = row.inner("question", row.get("question", dict))
+        label = row.inner("label", row.get("label", dict))
         steps = [
-            Row(step, f"{row.where}, field 'label.steps[{i}]'")
-            if isinstance(step, dict)
-            else label.fail(f"steps[{i}]", f"{shown(step)} must be an object")
+            label.inner(f"steps[{i}]", step)
             for i, step in enumerate(label.get("steps", list))
         ]
         options = [options_of(step) for step in steps]
@@ -35,7 +32,7 @@ def read(rows):
             "where": row.where,
         }
         extra = {
-            "row": row.rest("question", "label"),
+            "prm800k": row.rest("question", "label"),
             "question": question.rest("problem", "ground_truth_answer"),
             "label": label.rest("steps"),
             "chosen_completion": [step.data.get("chosen_completion") for step in steps],
@@ -93,7 +90,8 @@ def options_of(step):
 
 
 def option_of(step, field, given, place, human):
-    given = inner(step, field, given)
+    """One completion of a step, with its checked fields and its place in the file."""
+    given = step.inner(field, given)
     return {
         "text": given.get("text", str),
         "label": rating_of(given, "rating"),
@@ -111,13 +109,6 @@ def rating_of(row, field):
     return None if value is None else Rating(value)
 
 
-def inner(row, field, value):
-    """An object inside a row, whose errors name the row and the field."""
-    if not isinstance(value, dict):
-        row.fail(field, f"{shown(value)} must be an object")
-    return Row(value, f"{row.where}, in {field}")
-
-
 def row_id(row):
     """Rows have no id of their own: the labeller and the time, else the line."""
     parts = [row.data.get(name) for name in ("labeler", "timestamp")]
@@ -131,7 +122,7 @@ def write(solutions, rules):
         first = run[0]
         own = first.metadata if "chosen_completion" in first.metadata else {}
         yield {
-            **own.get("row", {"labeler": "pavjax"}),
+            **own.get("prm800k", {"labeler": "pavjax"}),
             "question": {
                 "problem": first.problem,
                 "ground_truth_answer": first.answer,

@@ -50,6 +50,12 @@ class Row(NamedTuple):
                 self.fail(f"{field}[{index}]", f"{shown(value)} must be str")
         return tuple(values)
 
+    def inner(self, field, value):
+        """An object inside this row, as a row whose errors name both."""
+        if not isinstance(value, dict):
+            self.fail(field, f"{shown(value)} must be an object")
+        return Row(value, f"{self.where}, in {field!r}")
+
     def rest(self, *known):
         """The fields besides these, to be kept as metadata."""
         return {name: value for name, value in self.data.items() if name not in known}
@@ -179,6 +185,7 @@ def as_object(value, where):
 
 
 def refuse_constant(name):
+    """NaN and Infinity, which Python would read, are no JSON."""
     raise ValueError(f"{name} is not a JSON number")
 
 
