@@ -6,10 +6,12 @@ Memory holds one row (of an array: one read-ahead block), whatever the file's si
 import gzip
 import json
 import os
+import re
 from typing import Any, NamedTuple
 
 from pavjax.data.formats.records import FormatError, Where
 
+BETWEEN = re.compile(r"[ \t\r\n,]*")  # two items
 BLOCK = 2**20  # characters read ahead while an item of a JSON array is incomplete
 
 
@@ -104,20 +106,17 @@ class Rows:
 
     def _items(self, data):
         decoder = json.JSONDecoder(parse_constant=refuse_constant)
-        text, at_end, number = "", False, 0
-        pending = b""
-        inside = False
+        text, pending, at_end = "", b"", False
+        at = number = 0  # where the next item begins; how many came before it
         while True:
-            text = text.lstrip("\ufeff \t\r\n,") if inside else text.lstrip("\ufeff\n ")
-            if not inside and text:
-                text, inside = text[1:], True
-                continue
             where = Where(self.path, number + 1, "item")
-            if inside and text.startswith("]"):
-                return
-            if inside and text:
+            # the bracket that opens the array, the first time; then what is between
+            at = BETWEEN.match(text, at).end() if number or at else opening(text)
+            if at < len(text):
+                if text[at] == "]":
+                    return
                 try:
-                    value, end = decoder.raw_decode(text)
+                    value, at = decoder.raw_decode(text, at)
                 except RecursionError:
                     raise FormatError(where, "", "nested too deeply") from None
                 except ValueError as error:
@@ -126,15 +125,21 @@ class Rows:
                 else:
                     number += 1
                     yield Row(as_object(value, where), where)
-                    text = text[end:]
                     continue
             elif at_end:
                 raise FormatError(where, "", "the array is not closed with ]")
             # twice as much each time, so that a huge item is not parsed too often
-            block = data.read(max(BLOCK, len(text)))
+            block = data.read(max(BLOCK, len(text) - at))
             at_end = not block
             more, pending = whole_characters(pending + block, at_end, where)
-            text += more
+            # one character of what is behind stays, which tells that the array is open
+            keep = max(0, at - 1)
+            text, at = text[keep:] + more, at - keep
+
+
+def opening(text):
+    """Where the items of an array begin, after white space and the bracket."""
+    return text.find("[") + 1
 
 
 def first_character(data):
