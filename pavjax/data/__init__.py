@@ -9,6 +9,7 @@ from pavjax.data.contamination import (
 )
 from pavjax.data.label_shards import (
     finalize,
+    iterate_shards,
     list_shards,
     read_labels,
     write_shard,
@@ -17,7 +18,7 @@ from pavjax.data.problem_builder import build_problems, read_problems
 from pavjax.data.problem_rows import DataError
 from pavjax.data.problem_sets import ProblemSet, load_problems
 from pavjax.data.reasoning_gym_rows import reasoning_gym_score
-from pavjax.data.shard_files import CorruptShard
+from pavjax.data.shard_files import CorruptShard, count_records, shards_by_split
 from pavjax.data.splits import SPLITS, check_disjoint, problem_ids, split_of
 
 __all__ = [
@@ -29,7 +30,9 @@ __all__ = [
     "build_problems",
     "check_contamination",
     "check_disjoint",
+    "count_records",
     "finalize",
+    "iterate_shards",
     "list_shards",
     "load_problems",
     "ngram_overlap",
@@ -38,6 +41,7 @@ __all__ = [
     "read_problems",
     "reasoning_gym_score",
     "same_problems",
+    "shards_by_split",
     "split_of",
     "write_shard",
 ]

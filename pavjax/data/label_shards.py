@@ -136,6 +136,32 @@ def finalize(directory):
 
 def read_labels(directory, split):
     """All records of a split, stacked: dict of `FIELDS` name -> array [N ...]."""
+    info, features = _split_info(directory, split)
+    labels = _empty(features, info.num_examples)
+    row = 0
+    for shard in _serialized_shards(info):
+        for serialized in shard:
+            _parse_into(labels, row, serialized)
+            row += 1
+    return labels
+
+
+def iterate_shards(directory, split):
+    """The records of a split, one shard at a time: lists of dicts of `FIELDS` name ->
+    array without the record axis."""
+    info, features = _split_info(directory, split)
+    for shard in _serialized_shards(info):
+        labels = _empty(features, len(shard))
+        for row, serialized in enumerate(shard):
+            _parse_into(labels, row, serialized)
+        yield [
+            {name: array[row] for name, array in labels.items()}
+            for row in range(len(shard))
+        ]
+
+
+def _split_info(directory, split):
+    """(the TFDS info of a split, the features of its records)."""
     if not os.path.exists(os.path.join(directory, "dataset_info.json")):
         raise FileNotFoundError(
             f"no finished label dataset in {directory} (dataset_info.json is missing); "
@@ -147,18 +173,20 @@ def read_labels(directory, split):
             f"{split=} is not among the splits {sorted(builder.info.splits)} of the "
             f"label dataset in {directory}"
         )
+    return builder.info.splits[split], builder.info.features
+
+
+def _serialized_shards(info):
     # Not through the data source: of a truncated shard it can return empty records.
-    info = builder.info.splits[split]
-    labels = {
-        name: np.empty((info.num_examples, *feature.shape), feature.np_dtype)
-        for name, feature in builder.info.features.items()
-    }
-    row = 0
     for path, length in zip(info.filepaths, info.shard_lengths, strict=True):
-        for serialized in read_records(path, length):
-            _parse_into(labels, row, serialized)
-            row += 1
-    return labels
+        yield read_records(path, length)
+
+
+def _empty(features, count):
+    return {
+        name: np.empty((count, *feature.shape), feature.np_dtype)
+        for name, feature in features.items()
+    }
 
 
 def _checked(records):

@@ -1,7 +1,9 @@
-"""Small files that are either absent, old or complete, whenever the process dies."""
+"""Files that are either absent, old or complete, whenever the process dies."""
 
 import contextlib
 import errno
+import gzip
+import io
 import json
 import os
 import shutil
@@ -40,6 +42,35 @@ def write_json_atomic(path, value):
     """`write_text_atomic` of indented JSON. NaN and infinity are refused: they are not
     JSON, and a result that holds one is a mistake upstream."""
     write_text_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def open_text_atomic(path):
+    """A text file to write bit by bit, which takes its place under `path` when the
+    block ends without an error and leaves no trace otherwise. Gzipped if named *.gz."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as data:
+            if path.suffix == ".gz":
+                # neither a name nor a time, so that equal text gives equal files
+                packed = gzip.GzipFile("", "wb", fileobj=data, mtime=0)
+                with io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as text:
+                    yield text
+            else:
+                text = io.TextIOWrapper(data, encoding="utf-8", newline="\n")
+                yield text
+                text.flush()
+                text.detach()
+            data.flush()
+            os.fsync(data.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise storage_error(error, path.parent) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def storage_error(error, directory, num_bytes=None):
