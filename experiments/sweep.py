@@ -10,6 +10,9 @@ A sweep file has `get_sweep()`, which returns
 
     {"config": "configs/arithmetic.py:tiny",
      "stages": ["search"],         what is wanted: these stages and what they read
+     "fixed": {field: value},      changed at every point (may be left out)
+     "figures": "label_budget",    figures of its own: see reporting/comparison.py (may
+                                   be left out)
      "points": expression}
 
 An expression lists points, each a set of values for config fields:
@@ -52,7 +55,8 @@ def run(argv):
     cli.prepare(options.workdir)
     execution = execution_of(load_config(sweep, overrides))
     run_jobs(jobs, options.workdir, execution)
-    print(compare(points, options.workdir, options.sweep.stem))
+    figures = sweep.get("figures")
+    print(compare(points, options.workdir, options.sweep.stem, figures))
 
 
 def parse(argv):
@@ -115,6 +119,8 @@ def merged(points):
 
 def load_config(sweep, overrides):
     config = cli.load_config(sweep["config"])
+    for path, value in sweep.get("fixed", {}).items():
+        cli.override(config, path, value)
     for path, text in overrides:
         cli.override(config, path, cli.parse_value(config, path, text))
     return config

@@ -46,12 +46,21 @@ from pavjax.evaluate.intervals import (
     student_interval,
     wilson,
 )
+from pavjax.evaluate.value_error import (
+    ReferenceValues,
+    rank_correlations,
+    reference_values,
+    root_mean_interval,
+    squared_advantage_error,
+    squared_value_error,
+)
 
 __all__ = [
     "Complementarity",
     "ComputeEfficiency",
     "Interval",
     "ModelSize",
+    "ReferenceValues",
     "ReliabilityCurve",
     "accuracy_at_equal_tokens",
     "answer_ids",
@@ -71,9 +80,14 @@ __all__ = [
     "outcome_prediction_error_by_step",
     "paired_difference",
     "pass_at_k_curve",
+    "rank_correlations",
+    "reference_values",
     "reliability_curve",
+    "root_mean_interval",
     "sample_efficiency",
     "sequence_flops",
+    "squared_advantage_error",
+    "squared_value_error",
     "student_interval",
     "train_flops",
     "vote_curve",
