@@ -22,7 +22,7 @@ import math
 NUM_PROBLEMS = 512
 BUDGETS = (2, 8, 32)  # completions per problem, of each place of a trace; P: 1x .. 16x
 RATIOS = (2, 8, 32)  # P: 2, 4, 8, 16, 32
-LABEL_SEEDS = (1,)
+LABEL_SEEDS = (1, 2, 3)
 # At ratio 2: half of the budget is spent on every prefix, and the rest, so many each, on
 # those up to a first pit, whose share was counted on train problems.
 PIT_COMPLETIONS = {2: 10, 8: 13, 32: 40}
@@ -47,7 +47,7 @@ def get_sweep():
             "collect.reference.num_problems": 128,
             "collect.hard.num_problems": 0,
             "verifier.num_updates": 120,
-            "verifier.checkpoint_every": 30,
+            "verifier.checkpoint_every": 15,
         },
     }
 
