@@ -56,7 +56,10 @@ def test_a_known_outcome_brings_no_noise():
 
 
 def test_what_was_not_tried_is_left_out():
-    successes, attempts = np.array([[1, 0, 2], [3, 1, 0]]), np.array([[2, 2, 4], [4, 4, 0]])
+    successes, attempts = (
+        np.array([[1, 0, 2], [3, 1, 0]]),
+        np.array([[2, 2, 4], [4, 4, 0]]),
+    )
     reference = evaluate.reference_values(successes, attempts)
     values = np.full((2, 3), 0.5)
     advantage = evaluate.squared_advantage_error(values, reference)

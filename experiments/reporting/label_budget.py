@@ -42,10 +42,11 @@ def charts_and_table(points, workdir):
         raise Missing("No figure: no point of the sweep has been run to its end.")
     charts = {
         "by_ratio": ("Coverage or accuracy of labels? (Fig. 6b)", by_ratio(ways)),
-        "first_pit": ("First pit against uniform (Fig. 11)", pits(ways)),
         "advantage_error": ("Error of the advantages", errors(ways, measured)),
         "auc": ("Is there an error so far?", aucs(ways)),
     }
+    if {way.name == FIRST_PIT for way in ways} == {True, False}:
+        charts["first_pit"] = ("First pit against uniform (Fig. 11)", pits(ways))
     return charts, table_of(ways), note_of(ways, measured)
 
 
@@ -163,8 +164,6 @@ def by_ratio(ways):
 
 def pits(ways):
     named, smallest = by_name(ways), min(way.budget for way in ways)
-    if FIRST_PIT not in named or len(named) < 2:
-        raise Missing("No figure of first pits: the sweep has not both allocations.")
     quantity = widest(ways)
     best = [
         max(
