@@ -176,7 +176,7 @@ def pits(ways):
         line(named[FIRST_PIT], quantity, FIRST_PIT, COLOURS[0], smallest=smallest),
         of_paper(FIRST_PIT, paper.FIRST_PIT["first pit"], COLOURS[0]),
         line(best, quantity, "best ratio", COLOURS[1], smallest=smallest),
-        of_paper("best ratio", paper.FIRST_PIT["uniform"], COLOURS[1]),
+        of_paper("ratio 16", paper.FIRST_PIT["ratio 16"], COLOURS[1]),
     ]
     return accuracy_chart(ways, series)
 
