@@ -113,8 +113,8 @@ def write_point(point, jobs, workdir):
     drawn = 6 * count * point["collect.num_completions"] * (1.95 if is_pit else 1)
     name = "first pit"
     if not is_pit:
-        name = f"ratio {point['collect.num_completions'] / (count / 512):g}"
-    beam = ACCURACY[name] + 0.01 * point["label_seed"] + 0.02 * math.log2(drawn / 6144)
+        name = f"ratio {point['collect.num_completions'] / (count / 256):g}"
+    beam = ACCURACY[name] + 0.01 * point["label_seed"] + 0.02 * math.log2(drawn / 3072)
     each = [0.25, 0.2, 0.3]
     results = {
         "auc_no_error": 0.9,
@@ -156,7 +156,7 @@ def test_the_summary_has_a_row_for_every_way_over_its_seeds(planned, tmp_path):
         accuracy, low, high = (
             float(row[f"beam 4 accuracy{k}"]) for k in ("", " low", " high")
         )
-        spend = math.log2(float(row["completions"]) / 6144)
+        spend = math.log2(float(row["completions"]) / 3072)
         assert accuracy == pytest.approx(ACCURACY[row["way"]] + 0.02 + 0.02 * spend)
         half = 4.302653 * 0.01 / math.sqrt(3)
         assert (high - accuracy, accuracy - low) == pytest.approx((half, half))
@@ -189,7 +189,7 @@ def test_what_has_not_been_run_is_left_out(planned, tmp_path):
     for point, jobs in planned[:1]:
         write_point(point, jobs, tmp_path)
     text = comparison.compare(planned, tmp_path, "labels", "label_budget")
-    assert "| 2 | ratio 2 | 512 | 2 | 1 |" in text
+    assert "| 2 | ratio 2 | 256 | 2 | 1 |" in text
     with open(tmp_path / "sweeps/labels.csv") as file:
         states = [row["state"] for row in csv.DictReader(file)]
     assert states == ["", *["missing"] * 35]

@@ -19,7 +19,7 @@ updates for everyone. Each point is repeated with labels and verifiers drawn ane
 
 import math
 
-NUM_PROBLEMS = 512
+NUM_PROBLEMS = 256
 BUDGETS = (2, 8, 32)  # completions per problem, of each place of a trace; P: 1x .. 16x
 RATIOS = (2, 8, 32)  # P: 2, 4, 8, 16, 32
 LABEL_SEEDS = (1, 2, 3)
@@ -46,8 +46,11 @@ def get_sweep():
             "collect.num_heldout_problems": 0,
             "collect.reference.num_problems": 128,
             "collect.hard.num_problems": 0,
-            "verifier.num_updates": 120,
-            "verifier.checkpoint_every": 15,
+            # Few traces are learned by heart soon: short, and often looked at.
+            "verifier.batch_size": 64,
+            "verifier.num_updates": 80,
+            "verifier.checkpoint_every": 8,
+            "task.num_test": 300,
         },
     }
 
