@@ -32,7 +32,7 @@ from pathlib import Path
 
 from experiments import cli
 from experiments.pipeline import plan
-from experiments.reporting.comparison import compare, value_name
+from experiments.reporting.comparison import check_figures, compare, value_name
 from experiments.run import execution_of, plan_table, run_jobs
 from experiments.stages import StageError, with_inputs
 
@@ -46,6 +46,8 @@ def run(argv):
     overrides, others = cli.split_overrides(argv)
     options = parse(others)
     sweep = load_sweep(options.sweep)
+    figures = sweep.get("figures")
+    check_figures(figures)
     points = plan_points(sweep, overrides)
     jobs = with_inputs([job for _, wanted in points for job in wanted])
     print(describe(points, jobs))
@@ -55,7 +57,6 @@ def run(argv):
     cli.prepare(options.workdir)
     execution = execution_of(load_config(sweep, overrides))
     run_jobs(jobs, options.workdir, execution)
-    figures = sweep.get("figures")
     print(compare(points, options.workdir, options.sweep.stem, figures))
 
 

@@ -12,6 +12,7 @@ from experiments import cli, sweep
 from experiments.pipeline import plan
 from experiments.reporting import comparison, label_budget, paper
 from experiments.stages import StageError
+from pavjax import data
 
 ROOT = Path(__file__).parents[1]
 SWEEP = ROOT / "configs/sweeps/label_budget.py"
@@ -195,6 +196,77 @@ def test_what_has_not_been_run_is_left_out(planned, tmp_path):
     assert states == ["", *["missing"] * 35]
 
 
-def test_unknown_figures_say_which_there_are(planned, tmp_path):
+def test_unknown_figures_say_which_there_are_before_anything_runs(tmp_path):
+    file = tmp_path / "pie.py"
+    file.write_text(SWEEP.read_text().replace('s": "label_budget"', 's": "pie"'))
     with pytest.raises(StageError, match=r"'pie': choose of \['label_budget'\]"):
-        comparison.compare(planned, tmp_path, "labels", "pie")
+        sweep.run([f"--sweep={file}", f"--workdir={tmp_path / 'w'}"])
+    assert not (tmp_path / "w").exists()
+
+
+# ---------------------------------------------------------------- run
+
+MICRO = """
+def get_sweep():
+    return {
+        "config": "configs/arithmetic.py:micro",
+        "stages": ["verifier_check"],
+        "figures": "label_budget",
+        "points": {
+            "zip": [
+                {"label_seed": [1, 1]},
+                {"collect.allocation": ["uniform", "first_pit"]},
+                {"collect.num_problems": [8, 8]},
+                {"collect.num_seed_traces": [4, 4]},
+                {"collect.num_completions": [4, 2]},
+            ]
+        },
+        "fixed": {
+            "provers": ("base",),
+            "collect.high_value": 0.25,
+            "collect.keep_completions": 0,
+            "collect.num_heldout_problems": 0,
+            "collect.reference.num_problems": 8,
+            "collect.reference.num_completions": 16,
+            "verifier_check.widths": (1, 2),
+        },
+    }
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_of_label_budgets_runs_to_its_table_and_then_has_nothing_to_do(
+    tmp_path, capsys
+):
+    file = tmp_path / "micro.py"
+    file.write_text(MICRO)
+    arguments = [f"--sweep={file}", f"--workdir={tmp_path / 'w'}"]
+    sweep.run(arguments)
+    assert "| ratio 1 |" in capsys.readouterr().out
+    points = sweep.plan_points(sweep.load_sweep(file), [])
+    for _, (check,) in points:
+        found = result_of(check, tmp_path / "w")
+        assert found["fewest_attempts"] == 16
+        assert 0 <= found["advantage_error"][0] <= 1
+        assert found["beam"]["width"] == [1, 2]
+        # Brute force: the counts on disk, put together by hand.
+        reference = check.inputs["reference"]
+        directory = reference.directory(tmp_path / "w") / "labels"
+        records = data.read_labels(str(directory), "test")
+        assert set(records["branch"]) == {-1}
+        num_steps = records["step_ids"].max(1) + 1
+        assert found["num_prefixes"] == (num_steps + 1).sum()
+        assert result_of(reference, tmp_path / "w")["num_completions"] == {
+            "test": 16 * num_steps.sum(),
+            "validation": pytest.approx(16 * 8 * 2 * 2, rel=0.5),
+        }
+    uniform = points[0][1][0].inputs["verifier"].inputs["collect"]
+    found = result_of(uniform, tmp_path / "w")
+    assert set(found["num_completions"]) == {"train"}
+    assert found["num_completions"]["train"] % 4 == 0
+    sweep.run(arguments)
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def result_of(job, workdir):
+    return json.loads((job.directory(workdir) / "results.json").read_text())

@@ -53,10 +53,15 @@ def compare(points, workdir, name, figures=None):
     return f"{markdown}{note}\ncomparison: {path}{kinds}"
 
 
+def check_figures(figures):
+    """StageError for a name that FIGURES does not have; None is none."""
+    if figures is not None and figures not in FIGURES:
+        raise StageError(f"no figures are called {figures!r}: choose of {[*FIGURES]}")
+
+
 def compare_by_figures(path, figures, points, workdir, all_points):
     """`compare` with the figures and the summary that the sweep names."""
-    if figures not in FIGURES:
-        raise StageError(f"no figures are called {figures!r}: choose of {[*FIGURES]}")
+    check_figures(figures)
     write_text_atomic(
         path.with_suffix(".csv"), tables.csv_text([all_points[0], *all_points[1]])
     )

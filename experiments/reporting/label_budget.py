@@ -20,6 +20,7 @@ from experiments.stages import read_record
 from pavjax import evaluate
 
 FIRST_PIT = "first pit"
+OVER_PROBLEMS = ("value_error", "advantage_error", "rank_correlation")
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00")
 X_LABEL = "label budget, multiples of the smallest"
 
@@ -31,7 +32,7 @@ class Way(NamedTuple):
     budget: float  # completions per problem of each place of a trace
     num_traces: int  # seed traces
     num_completions: int  # n_mc
-    found: dict  # of [R] arrays
+    found: dict  # of [R 3] arrays: for each seed an estimate and its own limits
 
 
 def charts_and_table(points, workdir):
@@ -88,30 +89,29 @@ def nearest_budget(way, uniform):
     """The budget of the uniform ways that drew about as many completions."""
     if not uniform:
         return way.budget
-    drawn = way.found["completions"].mean()
-    gap = [abs(np.log(u.found["completions"].mean() / drawn)) for u in uniform]
+    drawn = mean(way, "completions")
+    gap = [abs(np.log(mean(other, "completions") / drawn)) for other in uniform]
     return uniform[int(np.argmin(gap))].budget
 
 
 def numbers_of(job, workdir):
-    """(numbers of one seed of one way, what is common to all)."""
+    """({name: [estimate, low, high]} of one seed of one way, what is common to all).
+    The limits are over problems, NaN where there are none."""
     check = read_record(job.directory(workdir) / "results.json")
     collect = job.inputs["verifier"].inputs["collect"].directory(workdir)
     labels, cost = (read_record(collect / f) for f in ("results.json", "DONE.json"))
     beam = check["beam"]
-    numbers = {
+    plain = {
         "completions": labels["num_completions"]["train"],
         "tokens": cost["tokens_generated"],
         "auc": check["auc_no_error"],
         "outcome auc": check["auc_outcome"],
-        **{
-            name: check[name][0]
-            for name in ("value_error", "advantage_error", "rank_correlation")
-        },
-        **{
-            f"beam {width}": interval[0]
-            for width, interval in zip(beam["width"], beam["accuracy"], strict=True)
-        },
+    }
+    beams = zip(beam["width"], beam["accuracy"], strict=True)
+    numbers = {
+        **{name: [value, np.nan, np.nan] for name, value in plain.items()},
+        **{name: check[name] for name in OVER_PROBLEMS},
+        **{f"beam {width}": interval for width, interval in beams},
     }
     common = {
         "widths": beam["width"],
@@ -124,10 +124,13 @@ def numbers_of(job, workdir):
 
 
 def over_seeds(values):
-    """[estimate, low, high] over seeds; no interval of a single one."""
-    if len(values) == 1:
-        return [float(values[0]), None, None]
-    return [float(x) for x in evaluate.student_interval(values)]
+    """[estimate, low, high] over seeds [R 3]; of a single one, its own over problems."""
+    found = values[0] if len(values) == 1 else evaluate.student_interval(values[:, 0])
+    return [float(x) for x in found]
+
+
+def mean(way, name):
+    return way.found[name][:, 0].mean()
 
 
 def widest(ways):
@@ -168,7 +171,7 @@ def pits(ways):
     best = [
         max(
             (way for way in ways if way.budget == budget and way.name != FIRST_PIT),
-            key=lambda way: way.found[quantity].mean(),
+            key=lambda way: mean(way, quantity),
         )
         for budget in sorted({way.budget for way in ways if way.name != FIRST_PIT})
     ]
@@ -233,11 +236,12 @@ def table_of(ways):
     ]
     rows = []
     for way in ways:
-        completions, tokens, *rest = way.found.values()
+        _, _, *rest = way.found.values()
         rows.append(
             [
                 *(f"{way.budget:g}", way.name, way.num_traces, way.num_completions),
-                *(len(completions), completions.mean(), tokens.mean()),
+                len(rest[0]),
+                *(mean(way, "completions"), mean(way, "tokens")),
                 *map(over_seeds, rest),
             ]
         )
@@ -246,7 +250,8 @@ def table_of(ways):
 
 def note_of(ways, common):
     return (
-        f"Means over seeds of the labels and the verifier with 95% Student intervals. "
+        f"Means over seeds of the labels and the verifier with 95% Student intervals; of "
+        f"a single seed, 95% intervals over problems. "
         f"Errors and AUC over {common['num_prefixes']:,} prefixes of "
         f"{common['num_problems']} test problems (the size of A itself, the error of "
         f"seeing no progress anywhere: {common['advantage_size']:.3f}), accuracy over "
