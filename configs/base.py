@@ -12,6 +12,9 @@ def get_config():
     return ConfigDict(
         {
             "seed": 0,  # all randomness of the experiment derives from it
+            # Of the labels and of the verifiers trained on them, so that these can be
+            # drawn anew for one and the same base; -1 = seed.
+            "label_seed": -1,
             "task": task(),
             "model": model(),
             "mesh": mesh(),
@@ -38,6 +41,7 @@ def get_config():
             "verifier": verifier(),
             "orm": orm(),
             "search": search(),
+            "verifier_check": verifier_check(),
             "evaluate": evaluate(),
             "rl": rl(),
             "report": report(),
@@ -181,6 +185,14 @@ def collect():
             "num_traces": 4,  # best-scored traces per problem that are labelled
             "num_completions": 2,  # per prefix and prover
         },
+        # Held-out problems that are labelled once, with many completions, for verifiers
+        # of whatever labels: validation and test of all of them are these, instead of
+        # those above, and the stage verifier_check holds them against it.
+        "reference": {
+            "num_problems": 0,  # of validation and of test, each; 0 = no reference
+            "num_seed_traces": 2,  # per problem
+            "num_completions": 64,  # per prefix and prover
+        },
     }
 
 
@@ -235,6 +247,16 @@ def search():
         "distinct": False,  # P: not given
         "temperature": 1.0,  # P: not given
         "rows_per_batch": 1_536,  # samples, or beams x candidates, decoded at once
+    }
+
+
+def verifier_check():
+    """A verifier against collect.reference, and a beam search on test problems with
+    nothing else; `search` says how candidates are drawn."""
+    return {
+        "widths": (4,),  # beams. P: 128 (Figs. 6b and 11)
+        "best_of": 4,  # K of the prover BoK of the base (P)
+        "alpha": 0.5,  # weight of its advantages (P, App. C: 2B and 9B)
     }
 
 

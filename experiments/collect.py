@@ -18,7 +18,7 @@ from experiments import run as runner
 from experiments.labelling import Collector
 from experiments.problems import problem_set, problem_sets
 from experiments.stages import read_record
-from pavjax import data, evaluate
+from pavjax import data, evaluate, labels
 from pavjax.runtime.atomic import write_json_atomic
 
 
@@ -45,6 +45,10 @@ def run(job, workspace):
     results = {
         "provers": settings["provers"],
         "num_traces": num_traces,
+        "num_completions": {
+            split: count_drawn(data.read_labels(str(directory), split))
+            for split in num_traces
+        },
         "num_problems": {split: len(found.ids) for split, found in problems.items()},
         "allocation": section["allocation"],
     }
@@ -67,16 +71,17 @@ def problems_of(task, settings, section):
         "num_validation": held_out,
         "num_test": held_out,
     }
-    return problem_sets(task, settings | counts, data.SPLITS)
+    splits = [split for split in data.SPLITS if counts[f"num_{split}"]]
+    return problem_sets(task, settings | counts, splits)
 
 
 def collect_shards(workspace, directory, problems, collector, section, key):
     """Write the shards that are not there yet, each in one piece."""
     plan = []
-    for number, (split, found) in enumerate(problems.items()):
+    for split, found in problems.items():
         num_shards = -(-len(found.ids) // section["shard_size"])
         present = data.list_shards(str(directory), split, num_shards)
-        split_key = jax.random.fold_in(key, number)
+        split_key = jax.random.fold_in(key, data.SPLITS.index(split))
         plan += [
             (split, index, num_shards, split_key, index in present)
             for index in range(num_shards)
@@ -99,6 +104,12 @@ def collect_shards(workspace, directory, problems, collector, section, key):
             write_json_atomic(costs_path, workspace.costs.to_dict())
             done += 1
             progress.update(done, success_rate=float(records["reward"].mean()))
+
+
+def count_drawn(records):
+    """Completions that were drawn to label traces, by all provers together."""
+    _, attempts = labels.drawn_counts(records)
+    return int(attempts.sum())
 
 
 def summarize(records, provers):

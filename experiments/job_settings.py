@@ -15,6 +15,7 @@ VERSIONS = {
     "rft": 1,
     "verifier": 1,
     "search": 2,
+    "verifier_check": 1,
     "evaluate": 1,
     "rl": 1,
     "report": 1,

@@ -127,11 +127,12 @@ class Collector:
         if chosen is not None:
             is_open = is_open & chosen[:, :-1]
         by_id = dict(zip(problems.ids, problems.problems, strict=True))
-        kept = []
+        any_open, kept = np.flatnonzero(is_open.any(1)), []
         for p, model in enumerate(self.provers):
             prover_key = jax.random.fold_in(key, p)
             size = self.section["batch_size"]
-            for rows, real in drawing.batches(len(is_open), size):
+            for index, real in drawing.batches(len(any_open), size):
+                rows = any_open[index]
                 open_rows = is_open[rows] & (np.arange(size) < real)[:, None]
                 batch_key = jax.random.fold_in(prover_key, rows[0])
                 *traces, rewards = drawing.complete(

@@ -9,13 +9,20 @@ orm                outcome of complete traces       <- base, collect
                    (with collect.hard: more labels, found with a first verifier,
                    before these two; see label_rounds.py)
 search             best-of-N and beams              <- base, verifier.main, orm
+check.<name>       a verifier against many completions   <- base, verifier.<name>,
+                   collect.reference, if the config has one
 evaluate.sft, evaluate.rft      Pass@N, before RL   <- base; rft
 rl.<method>.seed<k>             <- base, rft, verifier.main, both evaluations
 report                                              <- all of them
 """
 
 from experiments.job_settings import make_job, merge, task_settings
-from experiments.label_rounds import collect_job, orm_job, verifier_jobs
+from experiments.label_rounds import (
+    collect_job,
+    orm_job,
+    reference_jobs,
+    verifier_jobs,
+)
 from experiments.prover_names import (
     AUTO,
     BASE,
@@ -35,8 +42,10 @@ def plan(config):
     base = policies[config.base]
     collect = collect_job(config, policies)
     rft = rft_job(config, base, collect)
-    verifiers, hard = verifier_jobs(config, policies, collect)
-    orm = orm_job(config, {"base": base, "collect": collect} | hard)
+    reference = reference_jobs(config, policies)
+    labels = {"collect": collect, **reference}
+    verifiers, hard = verifier_jobs(config, policies, labels)
+    orm = orm_job(config, {"base": base, **labels} | hard)
     chooser = complementarity_job(config, policies)
     search = search_job(config, base, verifiers["main"], orm, chooser)
     before = {
@@ -48,7 +57,13 @@ def plan(config):
     parts = [*policies.values(), collect, rft, *verifiers.values(), orm, search]
     parts += [*before.values(), *rl]
     # The rounds that led to them too: the report accounts for all that was spent.
-    return with_inputs([report_job(config, with_inputs(parts))])
+    report = report_job(config, with_inputs(parts))
+    checks = [
+        check_job(config, name, {"base": base, "verifier": verifier, **reference})
+        for name, verifier in verifiers.items()
+        if reference
+    ]
+    return with_inputs([report, *checks])
 
 
 def available(config):
@@ -134,6 +149,19 @@ def search_job(config, base, verifier, orm, chooser):
     }
     inputs = {"base": base, "verifier": verifier, "orm": orm} | more
     return make_job("search", "search", settings, inputs)
+
+
+def check_job(config, name, inputs):
+    """It has the seed of the experiment, so that verifiers of labels drawn anew search
+    among the same candidates."""
+    names = ("candidates", "distinct", "temperature", "rows_per_batch")
+    how = {field: config.search[field] for field in names}
+    settings = {
+        "seed": config.seed,
+        "task": task_settings(config, "num_test"),
+        "verifier_check": config.verifier_check.to_dict() | how,
+    }
+    return make_job("verifier_check", f"check.{name}", settings, inputs)
 
 
 def evaluate_job(config, name, policy):

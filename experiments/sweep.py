@@ -10,6 +10,9 @@ A sweep file has `get_sweep()`, which returns
 
     {"config": "configs/arithmetic.py:tiny",
      "stages": ["search"],         what is wanted: these stages and what they read
+     "fixed": {field: value},      changed at every point (may be left out)
+     "figures": "label_budget",    figures of its own: see reporting/comparison.py (may
+                                   be left out)
      "points": expression}
 
 An expression lists points, each a set of values for config fields:
@@ -29,7 +32,7 @@ from pathlib import Path
 
 from experiments import cli
 from experiments.pipeline import plan
-from experiments.reporting.comparison import compare, value_name
+from experiments.reporting.comparison import check_figures, compare, value_name
 from experiments.run import execution_of, plan_table, run_jobs
 from experiments.stages import StageError, with_inputs
 
@@ -43,6 +46,8 @@ def run(argv):
     overrides, others = cli.split_overrides(argv)
     options = parse(others)
     sweep = load_sweep(options.sweep)
+    figures = sweep.get("figures")
+    check_figures(figures)
     points = plan_points(sweep, overrides)
     jobs = with_inputs([job for _, wanted in points for job in wanted])
     print(describe(points, jobs))
@@ -52,7 +57,7 @@ def run(argv):
     cli.prepare(options.workdir)
     execution = execution_of(load_config(sweep, overrides))
     run_jobs(jobs, options.workdir, execution)
-    print(compare(points, options.workdir, options.sweep.stem))
+    print(compare(points, options.workdir, options.sweep.stem, figures))
 
 
 def parse(argv):
@@ -115,6 +120,8 @@ def merged(points):
 
 def load_config(sweep, overrides):
     config = cli.load_config(sweep["config"])
+    for path, value in sweep.get("fixed", {}).items():
+        cli.override(config, path, value)
     for path, text in overrides:
         cli.override(config, path, cli.parse_value(config, path, text))
     return config

@@ -76,9 +76,13 @@ def run(job, workspace):
 
 
 def read_records(workspace, is_orm):
-    """{split: labelled traces}, those of the further rounds as "hard"."""
-    directory = str(workspace.inputs["collect"] / "labels")
-    records = {split: data.read_labels(directory, split) for split in data.SPLITS}
+    """{split: labelled traces}, those of the further rounds as "hard". Held-out ones are
+    of the reference, if there is one."""
+    held_out = "reference" if "reference" in workspace.inputs else "collect"
+    records = {
+        split: data.read_labels(str(workspace.inputs[role] / "labels"), split)
+        for split, role in zip(data.SPLITS, ("collect", held_out, held_out))
+    }
     rounds = [
         data.read_labels(str(directory / "labels"), "train")
         for role, directory in workspace.inputs.items()

@@ -51,6 +51,27 @@ def count_closed(reward, num_steps, *, num_prefixes, weight):
     return attempts * reward[..., None].astype(np.int32), attempts.astype(np.int32)
 
 
+def drawn_counts(labels):
+    """(successes, attempts) [*B S P] of the completions alone, without what the outcome
+    of the trace itself added to the counts: neither `count_outcome`'s share nor
+    `count_closed`'s.
+
+    labels: dict with step_ids [*B T], successes and attempts [*B S P], reward, source,
+    branch [*B]. Given the trace, what is left are independent draws at every open prefix.
+    """
+    num_prefixes, num_provers = labels["attempts"].shape[-2:]
+    num_steps = np.asarray(labels["step_ids"]).max(-1) + 1
+    is_open = (np.arange(num_prefixes) < num_steps[..., None])[..., None]
+    is_own = labels["source"][..., None, None] == np.arange(num_provers)
+    own = count_outcome(
+        labels["reward"], num_steps, labels["branch"], num_prefixes=num_prefixes
+    )
+    return tuple(
+        np.where(is_open, labels[name] - is_own * share[..., None], 0)
+        for name, share in zip(("successes", "attempts"), own, strict=True)
+    )
+
+
 def until_first_pit(successes, attempts, reward, *, high_value, pit_value):
     """[*B S] bool: the prefixes to spend more completions on, after first estimates.
 

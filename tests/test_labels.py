@@ -223,15 +223,19 @@ def exact_value(p, steps_left):
 def collected():
     """The records of one shard: 60 problems with 4 seeds, all prefixes completed 4
     times by both provers, 2 completions of each kept."""
+    return collect({"allocation": "uniform"})
+
+
+def collect(allocation):
     policy, size = table_policy(), ModelSize(1, 1, 1, 1, 1, 1, 1, "plain")
     models = [Model(policy, letter_params(p), {}, size) for p in PROVERS.values()]
     section = {
         "num_seed_traces": 4,
         "num_completions": 4,
         "keep_completions": 2,
-        "allocation": "uniform",
         "temperature": 1.0,
         "batch_size": 32,
+        **allocation,
     }
     problems = [TASK.problem(i) for i in range(60)]
     found = ProblemSet(
@@ -312,3 +316,40 @@ def test_kept_completions_share_the_prefix_they_branched_off(collected):
     assert set(collected["source"][kept]) == {0, 1}
     num_steps = step_ids.max(1) + 1
     assert np.all(num_steps[kept] > collected["branch"][kept])
+
+
+def test_drawn_counts_leave_out_what_outcomes_added(collected):
+    """Four completions of every open prefix of a seed, by each prover, and no others."""
+    successes, attempts = labels.drawn_counts(collected)
+    seeds = collected["branch"] < 0
+    num_steps = collected["step_ids"].max(1) + 1
+    is_open = seeds[:, None] & (np.arange(MAX_STEPS + 1) < num_steps[:, None])
+    np.testing.assert_array_equal(attempts, 4 * is_open[..., None].repeat(2, axis=2))
+    own = collected["reward"][:, None, None] * np.array([1, 0])
+    expected = np.where(is_open[..., None], collected["successes"] - own, 0)
+    np.testing.assert_array_equal(successes, expected)
+    assert np.all((successes >= 0) & (successes <= attempts))
+
+
+def test_first_pit_completes_the_prefixes_up_to_a_first_pit_once_more(collected):
+    """Of the same seeds, whose first completions are the uniform ones."""
+    section = {"allocation": "first_pit", "num_pit_completions": 3}
+    section |= {"high_value": 0.25, "pit_value": 0.0}
+    found = collect(section)
+    seeds, first = (
+        {name: values[records["branch"] < 0] for name, values in records.items()}
+        for records in (found, collected)
+    )
+    np.testing.assert_array_equal(seeds["tokens"], first["tokens"])
+    counts, more = labels.drawn_counts(first), labels.drawn_counts(seeds)
+    chosen = labels.until_first_pit(
+        *(counts[0][..., 0], counts[1][..., 0], first["reward"]),
+        high_value=0.25,
+        pit_value=0.0,
+    )
+    assert 10 < chosen.any(1).sum() < len(chosen) / 2
+    np.testing.assert_array_equal(more[1] - counts[1], 3 * chosen[..., None] * [1, 1])
+    added = more[0] - counts[0]
+    assert np.all((added >= 0) & (added <= 3))
+    assert added[..., 0][chosen & is_unspoilt(first)].sum() > 0
+    assert added[~is_unspoilt(first)].sum() == 0

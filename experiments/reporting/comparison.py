@@ -10,27 +10,35 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.reporting import page, parts, plotting, tables
+from experiments.reporting import label_budget, page, parts, plotting, tables
 from experiments.reporting.charts import ACCURACY, Chart, Series, colour_of
 from experiments.reporting.curves import Missing
 from experiments.reporting.runs import RL_LABELS
-from experiments.stages import read_record
+from experiments.stages import StageError, read_record
 from pavjax import evaluate
 from pavjax.runtime.atomic import write_text_atomic
 
-COMPARED = ("search", "rl")
+COMPARED = ("search", "verifier_check")
 WIDTH = 16  # of the beam in the heat map, as in Fig. 5c
 MISSING = "missing"
+# Of the sweeps that have their own: (points, workdir) -> (charts, summary table, note).
+FIGURES = {"label_budget": label_budget.charts_and_table}
 
 
-def compare(points, workdir, name):
+def compare(points, workdir, name, figures=None):
     """Write sweeps/<name>.csv, .md, .html and, with a picture, .png in `workdir`; return
-    the Markdown and where all that is. points: [({field: value}, [jobs])]."""
+    the Markdown and where all that is. points: [({field: value}, [jobs])].
+
+    figures: a key of FIGURES, for a sweep with figures and a summary of its own: these
+    are <name>.<part>.png, <name>.summary.csv, and come first in .md and .html.
+    """
     rows = [row for point, jobs in points for row in rows_of(point, jobs, workdir)]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     cells = [[row.get(column) for column in columns] for row in rows]
     path = Path(workdir) / "sweeps" / name
     markdown = as_markdown(columns, cells)
+    if figures:
+        return compare_by_figures(path, figures, points, workdir, (columns, cells))
     write_text_atomic(path.with_suffix(".csv"), tables.csv_text([columns, *cells]))
     write_text_atomic(path.with_suffix(".md"), markdown)
     try:
@@ -43,6 +51,47 @@ def compare(points, workdir, name):
     )
     kinds = ".csv, .md, .html" + (" and .png" if image else "")
     return f"{markdown}{note}\ncomparison: {path}{kinds}"
+
+
+def check_figures(figures):
+    """StageError for a name that FIGURES does not have; None is none."""
+    if figures is not None and figures not in FIGURES:
+        raise StageError(f"no figures are called {figures!r}: choose of {[*FIGURES]}")
+
+
+def compare_by_figures(path, figures, points, workdir, all_points):
+    """`compare` with the figures and the summary that the sweep names."""
+    check_figures(figures)
+    write_text_atomic(
+        path.with_suffix(".csv"), tables.csv_text([all_points[0], *all_points[1]])
+    )
+    markdown = as_markdown(*all_points)
+    try:
+        charts, summary, note = FIGURES[figures](points, workdir)
+    except Missing as missing:
+        write_text_atomic(path.with_suffix(".md"), markdown)
+        return f"{markdown}{missing}\ncomparison: {path}.csv, .md"
+    columns = [
+        column.name + tables.UNITS.get(column.kind, "") for column in summary.columns
+    ]
+    kinds = [column.kind for column in summary.columns]
+    shown = [list(map(tables.show, row, kinds)) for row in summary.rows]
+    text = f"{as_markdown(columns, shown)}\n{note}\n"
+    body = [f"<p>{html.escape(note)}</p>", tables.to_html(summary)]
+    for part, (title, chart) in charts.items():
+        image = plotting.render(chart, title)
+        path.with_suffix(f".{part}.png").write_bytes(image)
+        body.append(as_figure(image, title))
+    write_text_atomic(path.with_suffix(".summary.csv"), tables.to_csv(summary))
+    write_text_atomic(path.with_suffix(".md"), f"{text}\n{markdown}")
+    title = f"pavjax sweep: {path.name}"
+    write_text_atomic(path.with_suffix(".html"), page.document(title, "".join(body)))
+    return f"{text}comparison: {path}.csv, .summary.csv, .md, .html, .<part>.png"
+
+
+def as_figure(image, title):
+    figure = parts.embedded(image, title)
+    return f'<figure style="max-width:44rem">{figure}</figure>'
 
 
 def rows_of(point, jobs, workdir):
@@ -207,6 +256,5 @@ def as_page(name, columns, cells, image, note):
     table = tables.Table(head, [[cell_text(value) for value in row] for row in cells])
     body = f"<p>{html.escape(note)}</p>{tables.to_html(table)}"
     if image:
-        figure = parts.embedded(image, f"comparison of {name}")
-        body = f'<figure style="max-width:44rem">{figure}</figure>{body}'
+        body = as_figure(image, f"comparison of {name}") + body
     return page.document(f"pavjax sweep: {name}", body)

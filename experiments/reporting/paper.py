@@ -40,6 +40,27 @@ PASS_AT_N = {
     "orm": along_n(0.203, 0.258, 0.295, 0.339, 0.370, 0.395, 0.419),
     "pav": along_n(0.274, 0.328, 0.369, 0.404, 0.438, 0.469, 0.505),
 }
+# Fig. 6b, of its 9B base and a beam of 128: accuracy by the size of the training data,
+# as multiples of the smallest (64k), and the ratio n_mc / n_cov
+LABEL_SIZES = (1, 2, 4, 8, 16)
+LABEL_RATIOS = {
+    f"ratio {ratio}": dict(zip(LABEL_SIZES, accuracy, strict=True))
+    for ratio, accuracy in {
+        2: (0.301, 0.346, 0.389, 0.413, 0.434),
+        4: (0.283, 0.322, 0.373, 0.412, 0.441),
+        8: (0.262, 0.325, 0.381, 0.433, 0.478),
+        16: (0.241, 0.319, 0.389, 0.455, 0.509),
+        32: (0.235, 0.298, 0.369, 0.425, 0.485),
+    }.items()
+}
+# Fig. 11, the same. What it calls random seed traces is the line of ratio 16 in Fig. 6b,
+# number by number, also where another ratio is better.
+FIRST_PIT = {
+    "first pit": dict(
+        zip(LABEL_SIZES, (0.275, 0.368, 0.431, 0.484, 0.519), strict=True)
+    ),
+    "ratio 16": LABEL_RATIOS["ratio 16"],
+}
 
 # The didactic experiment, of the same task as configs/planted.py: these are compared.
 # Fig. 3a: accuracy along the iterations, the prover being mu_10

@@ -64,6 +64,14 @@ from pavjax.evaluate.step_scores import (
     checked,
     prefix_values,
 )
+from pavjax.evaluate.value_error import (
+    ReferenceValues,
+    rank_correlations,
+    reference_values,
+    root_mean_interval,
+    squared_advantage_error,
+    squared_value_error,
+)
 
 __all__ = [
     "Complementarity",
@@ -71,6 +79,7 @@ __all__ = [
     "Interval",
     "ModelSize",
     "ProcessBenchResult",
+    "ReferenceValues",
     "ReliabilityCurve",
     "StepQuality",
     "accuracy_at_equal_tokens",
@@ -106,9 +115,14 @@ __all__ = [
     "prm_score",
     "process_bench",
     "rank_correlation",
+    "rank_correlations",
+    "reference_values",
     "reliability_curve",
+    "root_mean_interval",
     "sample_efficiency",
     "sequence_flops",
+    "squared_advantage_error",
+    "squared_value_error",
     "step_quality",
     "student_interval",
     "train_flops",

@@ -1,0 +1,272 @@
+"""The sweep over ways to spend a label budget: what varies, what is compared."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import cli, sweep
+from experiments.pipeline import plan
+from experiments.reporting import comparison, label_budget, paper
+from experiments.stages import StageError
+from pavjax import data
+
+ROOT = Path(__file__).parents[1]
+SWEEP = ROOT / "configs/sweeps/label_budget.py"
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture(scope="module")
+def planned():
+    """[(point, its jobs)] of the sweep."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return sweep.plan_points(sweep.load_sweep(SWEEP), [])
+
+
+def config_with(**changes):
+    config = cli.load_config("configs/arithmetic.py:tiny")
+    for path, value in changes.items():
+        cli.override(config, path, value)
+    return config
+
+
+def hashes(**changes):
+    return {job.name: job.hash for job in plan(config_with(**changes))}
+
+
+# ---------------------------------------------------------------- what varies
+
+
+def test_a_label_seed_draws_labels_and_verifiers_anew_and_nothing_else():
+    reference = {"collect.reference.num_problems": 8}
+    before, after = hashes(**reference), hashes(label_seed=5, **reference)
+    assert list(before) == list(after)
+    same = {name for name in before if before[name] == after[name]}
+    policies = {"sft.base", "sft.strong", "evaluate.sft"}
+    assert same == policies | {"collect.reference"}
+    plain, given = hashes(), hashes(label_seed=0)  # the seed of the experiment
+    changed = {name for name in plain if plain[name] != given[name]}
+    assert changed == {"report"}  # which shows the config itself
+
+
+def test_a_reference_is_one_for_all_ways_to_spend_a_budget(planned):
+    jobs = [job for _, jobs in planned for job in jobs]
+    assert len({job.inputs["reference"].hash for job in jobs}) == 1
+    assert len({job.inputs["base"].hash for job in jobs}) == 1
+    assert len({job.inputs["verifier"].hash for job in jobs}) == len(planned)
+    reference = jobs[0].inputs["reference"].settings["collect"]
+    assert reference["num_problems"] == 0
+    assert reference["num_completions"] >= 64
+    assert {job.settings["seed"] for job in jobs} == {0}
+    assert {job.stage for job in jobs} == {"verifier_check"}
+
+
+def test_without_a_reference_nothing_is_checked():
+    assert not [job for job in plan(config_with()) if "check" in job.stage]
+
+
+def test_uniform_ways_of_a_budget_draw_equally_many_completions_at_their_ratio(planned):
+    points = [point for point, _ in planned]
+    most = max(point["collect.num_problems"] for point in points)
+    totals = {}
+    for point in points:
+        if point["collect.allocation"] == "uniform":
+            problems, coverage, accuracy = (
+                point[f"collect.{name}"]
+                for name in ("num_problems", "num_seed_traces", "num_completions")
+            )
+            total = problems * coverage * accuracy
+            ratio = accuracy / (coverage * problems / most)
+            totals.setdefault(total, []).append((point["label_seed"], ratio))
+    assert len(totals) >= 2
+    for found in totals.values():
+        assert {ratio for _, ratio in found} == {2, 8, 32}
+        assert len(found) == len(set(found))
+
+
+def test_a_fixed_field_may_be_changed_on_the_command_line():
+    found = sweep.load_sweep(SWEEP)
+    config = sweep.load_config(found, [("verifier.num_updates", "7")])
+    assert config.verifier.num_updates == 7
+    assert config.collect.keep_completions == 0
+
+
+# ---------------------------------------------------------------- what is shown
+
+ACCURACY = {"ratio 2": 0.5, "ratio 8": 0.6, "ratio 32": 0.4, "first pit": 0.7}
+
+
+def write_point(point, jobs, workdir):
+    """What the jobs of a point would leave: accuracy rises with budget and seed."""
+    (check,) = jobs
+    collect = check.inputs["verifier"].inputs["collect"]
+    count = point["collect.num_problems"] * point["collect.num_seed_traces"]
+    is_pit = point["collect.allocation"] == "first_pit"
+    # First pits: half of it at first, and then 5 % less than the other half.
+    drawn = 6 * count * point["collect.num_completions"] * (1.95 if is_pit else 1)
+    name = "first pit"
+    if not is_pit:
+        name = f"ratio {point['collect.num_completions'] / (count / 256):g}"
+    beam = ACCURACY[name] + 0.01 * point["label_seed"] + 0.02 * math.log2(drawn / 3072)
+    each = [0.25, 0.2, 0.3]
+    results = {
+        "auc_no_error": 0.9,
+        "auc_outcome": 0.8,
+        "value_error": each,
+        "advantage_error": each,
+        "advantage_size": [0.11, 0.1, 0.12],
+        "rank_correlation": each,
+        "num_problems": 128,
+        "num_prefixes": 1700,
+        "beam": {
+            "width": [4],
+            "accuracy": [[beam, 0.0, 1.0]],
+            "correct": [[1, 0] * 250],
+        },
+        "headline": {"beam of 4": beam},
+    }
+    labels = {"num_completions": {"train": drawn}}
+    for job, found in ((check, results), (collect, labels)):
+        directory = job.directory(workdir)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "results.json").write_text(json.dumps(found))
+        (directory / "DONE.json").write_text(
+            json.dumps({"tokens_generated": 9 * drawn})
+        )
+
+
+def test_the_summary_has_a_row_for_every_way_over_its_seeds(planned, tmp_path):
+    for point, jobs in planned:
+        write_point(point, jobs, tmp_path)
+    text = comparison.compare(planned, tmp_path, "labels", "label_budget")
+    with open(tmp_path / "sweeps/labels.summary.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    assert {row["seeds"] for row in rows} == {"3"}
+    assert [row["budget"] for row in rows] == ["2"] * 4 + ["8"] * 4 + ["32"] * 4
+    for row in rows:
+        # Seeds 1, 2, 3 add 1, 2, 3 points: Student's interval of three such numbers.
+        accuracy, low, high = (
+            float(row[f"beam 4 accuracy{k}"]) for k in ("", " low", " high")
+        )
+        spend = math.log2(float(row["completions"]) / 3072)
+        assert accuracy == pytest.approx(ACCURACY[row["way"]] + 0.02 + 0.02 * spend)
+        half = 4.302653 * 0.01 / math.sqrt(3)
+        assert (high - accuracy, accuracy - low) == pytest.approx((half, half))
+    for part in ("by_ratio", "first_pit", "advantage_error", "auc"):
+        image = tmp_path / f"sweeps/labels.{part}.png"
+        assert image.read_bytes()[:4] == b"\x89PNG"
+    assert "Student intervals" in text
+    assert len((tmp_path / "sweeps/labels.csv").read_text().splitlines()) == 37
+
+
+def test_figures_lay_the_papers_curves_over_ours_by_multiples_of_the_smallest(
+    planned, tmp_path
+):
+    for point, jobs in planned:
+        write_point(point, jobs, tmp_path)
+    charts, _, _ = label_budget.charts_and_table(planned, tmp_path)
+    series = {each.label: each for each in charts["by_ratio"][1].series}
+    np.testing.assert_allclose(series["ratio 8"].x, [1, 4, 16])
+    np.testing.assert_allclose(series["ratio 8 (paper)"].x, [1, 2, 4, 8, 16])
+    assert series["ratio 8 (paper)"].y[-1] == 0.478
+    assert paper.LABEL_RATIOS["ratio 16"][16] == 0.509
+    pits = {each.label: each for each in charts["first_pit"][1].series}
+    np.testing.assert_allclose(pits["best ratio"].y, series["ratio 8"].y)
+    assert pits["first pit (paper)"].y[0] == 0.275
+
+
+def test_what_has_not_been_run_is_left_out(planned, tmp_path):
+    text = comparison.compare(planned, tmp_path, "labels", "label_budget")
+    assert "no point of the sweep has been run" in text
+    for point, jobs in planned[:1]:
+        write_point(point, jobs, tmp_path)
+    text = comparison.compare(planned, tmp_path, "labels", "label_budget")
+    assert "| 2 | ratio 2 | 256 | 2 | 1 |" in text
+    with open(tmp_path / "sweeps/labels.csv") as file:
+        states = [row["state"] for row in csv.DictReader(file)]
+    assert states == ["", *["missing"] * 35]
+
+
+def test_unknown_figures_say_which_there_are_before_anything_runs(tmp_path):
+    file = tmp_path / "pie.py"
+    file.write_text(SWEEP.read_text().replace('s": "label_budget"', 's": "pie"'))
+    with pytest.raises(StageError, match=r"'pie': choose of \['label_budget'\]"):
+        sweep.run([f"--sweep={file}", f"--workdir={tmp_path / 'w'}"])
+    assert not (tmp_path / "w").exists()
+
+
+# ---------------------------------------------------------------- run
+
+MICRO = """
+def get_sweep():
+    return {
+        "config": "configs/arithmetic.py:micro",
+        "stages": ["verifier_check"],
+        "figures": "label_budget",
+        "points": {
+            "zip": [
+                {"label_seed": [1, 1]},
+                {"collect.allocation": ["uniform", "first_pit"]},
+                {"collect.num_problems": [8, 8]},
+                {"collect.num_seed_traces": [4, 4]},
+                {"collect.num_completions": [4, 2]},
+            ]
+        },
+        "fixed": {
+            "provers": ("base",),
+            "collect.high_value": 0.25,
+            "collect.keep_completions": 0,
+            "collect.num_heldout_problems": 0,
+            "collect.reference.num_problems": 8,
+            "collect.reference.num_completions": 16,
+            "verifier_check.widths": (1, 2),
+        },
+    }
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_of_label_budgets_runs_to_its_table_and_then_has_nothing_to_do(
+    tmp_path, capsys
+):
+    file = tmp_path / "micro.py"
+    file.write_text(MICRO)
+    arguments = [f"--sweep={file}", f"--workdir={tmp_path / 'w'}"]
+    sweep.run(arguments)
+    assert "| ratio 1 |" in capsys.readouterr().out
+    points = sweep.plan_points(sweep.load_sweep(file), [])
+    for _, (check,) in points:
+        found = result_of(check, tmp_path / "w")
+        assert found["fewest_attempts"] == 16
+        assert 0 <= found["advantage_error"][0] <= 1
+        assert found["beam"]["width"] == [1, 2]
+        # Brute force: the counts on disk, put together by hand.
+        reference = check.inputs["reference"]
+        directory = reference.directory(tmp_path / "w") / "labels"
+        records = data.read_labels(str(directory), "test")
+        assert set(records["branch"]) == {-1}
+        num_steps = records["step_ids"].max(1) + 1
+        assert found["num_prefixes"] == (num_steps + 1).sum()
+        assert result_of(reference, tmp_path / "w")["num_completions"] == {
+            "test": 16 * num_steps.sum(),
+            "validation": pytest.approx(16 * 8 * 2 * 2, rel=0.5),
+        }
+    uniform = points[0][1][0].inputs["verifier"].inputs["collect"]
+    found = result_of(uniform, tmp_path / "w")
+    assert set(found["num_completions"]) == {"train"}
+    assert found["num_completions"]["train"] % 4 == 0
+    sweep.run(arguments)
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def result_of(job, workdir):
+    return json.loads((job.directory(workdir) / "results.json").read_text())
