@@ -50,7 +50,7 @@ def parse(argv, *, description):
     parser = argparse.ArgumentParser(
         description=description,
         epilog="--config.a.b=value overrides a field of the config; "
-        "configs/base.py explains every field",
+        "configs/base.py and configs/stages.py explain every field",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", required=True, metavar="FILE.py:PRESET")

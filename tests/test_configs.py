@@ -44,12 +44,13 @@ def test_config_loads_plans_and_makes_its_task(spec):
     config = cli.load_config(spec)
     jobs = plan(config)
     stages = {"sft", "collect", "rft", "verifier", "search", "evaluate", "rl", "report"}
+    stages |= {"complementarity"} if config.prover == "auto" else set()
     assert {job.stage for job in jobs} == stages
     assert len({job.name for job in jobs}) == len(jobs)
     make_task(config.task.name, **config.task[config.task.name])
 
 
-@pytest.mark.parametrize("name", ["base", "planted"])
+@pytest.mark.parametrize("name", ["base", "stages", "planted"])
 def test_every_default_has_a_comment(name):
     """Beside it, or above it where the line has no room."""
     lines = (ROOT / f"configs/{name}.py").read_text().partition("def main(")[0]
