@@ -31,6 +31,7 @@ TASK = Task(
     problem=lambda index: Problem("b\n", "1"),
     demonstration=None,
     grade=lambda problem, response: grading.states_answer(response, problem.answer),
+    final_answer=grading.final_answer,
     steps_correct=None,
 )
 END, NEWLINE, HASH, ONE, A, B = range(1, VOCAB)
