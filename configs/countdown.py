@@ -34,6 +34,8 @@ def tiny(config):
     config.collect.num_problems = 2_000
     config.collect.hard.num_problems = 512
     config.verifier.update(num_updates=500, hard_updates=300)
+    # Of so few successes 16 traces teach nothing; and the verifier is not as sure.
+    config.rl.update(batch_size=64, num_samples=4, num_iterations=60, alpha=1.0)
 
 
 def small(config):
