@@ -57,6 +57,7 @@ def compare_across(ours, theirs):
         check_model.load_pretrained = real
 
 
+@pytest.mark.slow
 def test_every_check_sees_a_wrong_parameter(folder):
     """One norm's scale is off by a tenth: no check may be blind."""
     model = load_pretrained(folder)
