@@ -90,17 +90,20 @@ def convert(options):
         neutral=options.neutral,
         unlabelled=options.unlabelled,
     )
-    if options.source == "token_advantages" != options.target:
-        raise ValueError("token_advantages hold no text: they convert to nothing else")
+    if options.source == "token_advantages":
+        raise ValueError(
+            "token_advantages hold no text and convert to nothing; from Python, "
+            "formats.read_file reads them"
+        )
     with opened(options) as solutions:
+        solutions = watch = LabelWatch(solutions, rules)
+        if options.unlabelled == "cut":  # first, for it makes equal beginnings
+            solutions = rules.completed(solutions)
         if options.leaves_only:
             solutions = formats.without_prefixes(solutions)
         if options.target == LABELS:
             return label_text.write(options.output, options.split, solutions, options)
-        watch = LabelWatch(solutions, rules)
-        rows = formats.convert(watch, options.target, rules)
-        if options.source == "token_advantages":
-            rows = map(formats.token_advantages.row_of, solutions)
+        rows = formats.convert(solutions, options.target, rules)
         is_array = options.output.name.removesuffix(".gz").endswith(".json")
         with open_text_atomic(options.output) as file:
             count = formats.write_rows(file, rows, as_array=is_array)

@@ -241,3 +241,19 @@ def test_an_unknown_prover_is_refused(labels, tmp_path):
         run(*given, "--prover=5")
     with pytest.raises(cli.ConfigError, match="--config"):
         run(*given[:2], *given[3:])
+
+
+def test_leaves_are_told_apart_after_solutions_are_cut(tmp_path):
+    """Two solutions that differ only after a step without label are one when cut."""
+    node = {"text": "a", "mc_value": 0.5, "children": []}
+    node["children"] = [{"text": t, "mc_value": None, "children": []} for t in "bc"]
+    tree = {"text": "Q", "mc_value": 0.5, "children": [node]}
+    path, out = tmp_path / "in.json", tmp_path / "out.json"
+    path.write_text(json.dumps([{"question": "Q", "reasoning_steps": tree}]))
+    run(
+        *("--from=omegaprm_tree", "--to=trl", "--unlabelled=cut", "--leaves_only"),
+        *(f"--input={path}", f"--output={out}"),
+    )
+    assert json.loads(out.read_text()) == [
+        {"prompt": "Q", "completions": ["a"], "labels": [0.5]}
+    ]

@@ -75,6 +75,31 @@ def test_counts_are_written_as_their_ratio():
     assert row["labels"] == [0.75, 0.0]
 
 
+@pytest.mark.parametrize("line", formats.table().splitlines()[1:-1])
+def test_the_table_says_what_each_format_carries(line):
+    """Outcome, answer, trees and ids that come back, and no others."""
+    name = line.split()[0]
+    outcome, answer, tree = line[formats.table().index("outcome") :].split()[:3]
+    chain = LabelledSolution(
+        *(QUESTION, STEPS, (True, False)),
+        id="x-1",
+        outcome=False,
+        answer="4",
+        scores=(0.5, 0.25),
+    )
+    (*_, found) = round_trip(name, chain)
+    assert (found.outcome is False) == (outcome == "yes")
+    assert (found.answer == "4") == (answer == "yes")
+    keeps_id = ("omegaprm_tree", "omegaprm_flat", "processbench", "prmbench")
+    assert (found.id == "x-1") == (name in (*keeps_id, "completions"))
+    branches = [
+        LabelledSolution(QUESTION, (STEPS[0], step), (True, False), id="t")
+        for step in ("Step 2: a", "Step 2: b")
+    ]
+    rows = write(name, *branches)
+    assert (len(rows) == 1) == (tree == "yes" or name == "completions")
+
+
 # ---------------------------------------------------------------- TRL
 
 

@@ -21,8 +21,9 @@ token_advantages    differences of values    -       -      -    token ids, no t
 token ids, and not the expected answer. What a format does not carry is lost in it; what
 it cannot express (a value where only right and wrong exist, a step without label) is an
 error until `LabelRules` say what shall become of it. Steps of math_shepherd, openrlhf
-and rlhflow begin with a marker "Step 1:", which is added where it is missing; the id is
-kept by prm800k (as labeller and time), omegaprm, processbench, prmbench, completions.
+and rlhflow begin with a marker "Step 1:", which is added where it is missing. The id is
+kept by omegaprm, processbench, prmbench and completions. Columns that a format does not
+know stay in the metadata, and formats with such columns of their own write them again.
 """
 
 from collections.abc import Callable
