@@ -51,7 +51,7 @@ class MathGrader:
     """
 
     def __init__(
-        self, *, ordered_lists=True, num_workers=None, seconds=3.0, megabytes=1024
+        self, *, ordered_lists=True, num_workers=None, seconds=2.0, megabytes=1024
     ):
         self.ordered_lists = ordered_lists
         self.pool = WorkerPool(
@@ -130,7 +130,10 @@ class MathGrader:
         if _is_excessive(gold):
             same = prediction.strip() == gold.strip()
             return Verdict("right" if same else "unparsed")
-        verdict = compare(prediction, gold, ordered_lists=self.ordered_lists)
+        try:
+            verdict = compare(prediction, gold, ordered_lists=self.ordered_lists)
+        except RecursionError:
+            return Verdict("unparsed")
         if isinstance(verdict, bool):
             return Verdict("right" if verdict else "wrong")
         # A brace too many could close what a worker puts around the formula.

@@ -72,6 +72,9 @@ _SPELLINGS = tuple(
         (r"\{(?:[bB]?matrix|array\}\s*\{[lcr| ]*|array)\}", "{pmatrix}"),
         (r"\\(?:varnothing)(?![a-zA-Z])", r"\\emptyset"),
         (r"(?<=\{)\s+|\s+(?=\})", ""),
+        (r"\\langle(?![a-zA-Z])", "("),
+        (r"\\rangle(?![a-zA-Z])", ")"),
+        (r"\\bar(?=\s*\{\d)", r"\\overline"),
         (r"\*\*", "^"),
     )
 )
