@@ -96,7 +96,11 @@ class MathGrader:
         as a list where the answer is one."""
         answers = list(answers)
         predictions = [
-            extract_answer(text, fallback=fallback, join_boxes=is_list(answer))
+            extract_answer(
+                text,
+                fallback=fallback,
+                join_boxes=text.count("box") > 1 and is_list(answer),
+            )
             for text, answer in zip(responses, answers, strict=True)
         ]
         return self.grade_batch(predictions, answers)

@@ -78,6 +78,7 @@ _SPELLINGS = tuple(
         (r"\*\*", "^"),
     )
 )
+_INTEGER = re.compile(r"-?\d+")
 _TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|operatorname)\s*\{([^{}]*)\}"
 )
@@ -105,6 +106,8 @@ _COMPUTATION = re.compile(
 def respell(text):
     """The text in the one spelling, spaces kept; the contents of \\text{} stay there as
     plain words."""
+    if _INTEGER.fullmatch(text):
+        return text
     text = text.translate(_UNICODE).replace("\n", " ").strip()
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
