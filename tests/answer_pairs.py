@@ -18,6 +18,8 @@ SAME = {
         (r"-\frac{2}{3}", r"\frac{-2}{3}"),
         ("0.333333", r"\frac{1}{3}"),
         (r"0.\overline{3}", r"\frac{1}{3}"),
+        (r"0.1\bar{6}", r"\frac{1}{6}"),
+        (r"5\,000", "5000"),
         (r"1.2\times 10^{3}", "1200"),
         ("−7", "-7"),
         ("42.", "42"),
@@ -46,6 +48,7 @@ SAME = {
         (r"3\sqrt{2}\text{ cm}", r"3\sqrt{2}"),
         (r"2\pi\text{ inches}", r"2\pi"),
         ("10 dollars", "10"),
+        (r"6\sqrt{3}\text{ cm}^2", r"6\sqrt{3}"),
     ],
     "spelling": [
         (r"\dfrac{1}{3}", r"\frac{1}{3}"),
@@ -91,6 +94,9 @@ SAME = {
         (r"x \geq 5", r"5 \leq x"),
         (r"\{-12, -11\}", "-11; -12"),
         (r"81,256", "81, 256"),
+        (r"x < -3 \text{ or } x > 3", r"(-\infty,-3) \cup (3,\infty)"),
+        (r"\langle 1, 2 \rangle", "(1,2)"),
+        (r"\frac{3}{4} \text{ or } 0.75", r"\frac{3}{4}"),
     ],
     "matrices": [
         (
@@ -177,6 +183,8 @@ DIFFERENT = {
         (r"(0,1)\cup(2,3)", r"(0,1)\cup(2,4)"),
         ("x > 5", "x < 5"),
         (r"\infty", r"-\infty"),
+        (r"x < -3 \text{ or } x > 4", r"(-\infty,-3) \cup (3,\infty)"),
+        (r"\frac{3}{4} \text{ or } 0.5", r"\frac{3}{4}"),
     ],
     "matrices": [
         (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}"),

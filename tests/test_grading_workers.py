@@ -13,9 +13,10 @@ import pavjax.grading.grader as grader_module
 from pavjax.grading import MathGrader, grade, grade_batch, workers
 from pavjax.grading.workers import WorkerPool, WorkerStartError
 
-SECONDS = 1.0
-# Answered within the limit, the time to notice and kill, and what a busy machine adds.
-ALLOWED = SECONDS + workers.GRACE_SECONDS + 4.0
+SECONDS = 0.5
+# When a worker is killed at the latest, and what starting another may take: on an idle
+# machine an answer takes SECONDS, on a crowded one its share of the CPU decides.
+ALLOWED = workers.PATIENCE * SECONDS + workers.GRACE_SECONDS + 10.0
 
 HOSTILE = {
     "tower": "9^9^9^9",
@@ -49,9 +50,9 @@ def grader():
 def test_hostile_answers_are_answered_in_time_and_the_next_is_graded(grader, name):
     begin = time.monotonic()
     verdict = grader.grade_batch([HOSTILE[name]], [r"\sqrt{53}x"])[0]
+    assert time.monotonic() - begin < ALLOWED
     grader.grade_batch(["x + 1"], [HOSTILE[name] or "0"])
-    grader.grade(rf"\boxed{{{HOSTILE[name]}}}", "x+1")
-    assert time.monotonic() - begin < 3 * ALLOWED
+    grader.grade(rf"\boxed{{{HOSTILE[name]}}}", "7")
     assert not verdict.right
     number = 7 * len(name) + 1  # not seen before, so that a worker has to answer
     pair = rf"\sqrt{{{4 * number}}}", rf"2\sqrt{{{number}}}"
@@ -61,11 +62,12 @@ def test_hostile_answers_are_answered_in_time_and_the_next_is_graded(grader, nam
 # Programs that stand in for a worker: each says hello, reads questions, misbehaves.
 MISBEHAVIOURS = {
     "hangs": ("while True: pass", "timeout"),
-    "dies": ("import os; os._exit(1)", "crash"),
+    "dies": ("os._exit(1)", "crash"),
+    "is ended by the system": ("os.kill(os.getpid(), signal.SIGXCPU)", "timeout"),
     "babbles": ("print('{}', flush=True)", "crash"),
 }
 FAKE_WORKER = """
-import json, sys
+import json, os, signal, sys
 print(json.dumps({{"version": "fake"}}), flush=True)
 for line in sys.stdin:
     if "bad" in line:
@@ -81,6 +83,7 @@ def test_a_worker_that_does_not_answer_is_replaced(tmp_path, monkeypatch, name):
     program = tmp_path / "worker.py"
     program.write_text(FAKE_WORKER.format(misbehaviour=misbehaviour))
     monkeypatch.setattr(workers, "PROGRAM", program)
+    monkeypatch.setattr(workers, "PATIENCE", 1)
     monkeypatch.setattr(workers, "GRACE_SECONDS", 0.1)
     with WorkerPool(num_workers=1, seconds=0.3) as pool:
         pairs = [("good", "1"), ("bad", "1"), ("good", "2"), ("bad", "2")]

@@ -89,12 +89,19 @@ def _collections(prediction, gold, mine, theirs, *, ordered_lists):
         matrices = "pmatrix" in prediction and "pmatrix" in gold
         if matrices or _has_relation(prediction) or _has_relation(gold):
             return _undecided(prediction, gold)  # x < 3 and (-\infty, 3)
-        return False
-    if mine[0] != theirs[0] and {mine[0], theirs[0]} != {"list", "set"}:
+        # One value in several forms: "3/4 or 0.75".
+        return bool(mine and mine[0] == "set") and all(
+            compare(part, gold) is True for part in mine[1]
+        )
+    kinds = {mine[0], theirs[0]}
+    compatible = {"list", "set"}
+    if _has_relation(prediction) or _has_relation(gold):
+        compatible.add("union")  # x < 1 or x > 2
+    if len(kinds) > 1 and not kinds <= compatible:
         return False
     if mine[0][:6] == "matrix" and mine[0] != theirs[0]:
         return False
-    unordered = bool({"set", "union"} & {mine[0], theirs[0]})
+    unordered = bool({"set", "union"} & kinds)
     if mine[0] == theirs[0] == "list":
         parts = mine[1] + theirs[1]
         tuples = all(part[:1] in ("(", "[") for part in parts)
@@ -162,7 +169,7 @@ def _parts(text):
     if len(pieces) > 1:
         return "list", _expanded(pieces)
     parts = _split_top(text)
-    if len(parts) > 1 or r"\pm" in text and _parts_inside(text) is None:
+    if len(parts) > 1 or text.count(r"\pm") == 1 and _parts_inside(text) is None:
         expanded = _expanded(parts)
         if len(expanded) == 1:
             return None
@@ -189,7 +196,7 @@ def _expanded(parts):
     """Each `a \\pm b` as the two that it stands for."""
     both = []
     for part in parts:
-        if r"\pm" in part:
+        if part.count(r"\pm") == 1:
             both += [part.replace(r"\pm", "+", 1), part.replace(r"\pm", "-", 1)]
         else:
             both.append(part)

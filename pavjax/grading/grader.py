@@ -51,7 +51,7 @@ class MathGrader:
     """
 
     def __init__(
-        self, *, ordered_lists=True, num_workers=None, seconds=3.0, megabytes=1024
+        self, *, ordered_lists=True, num_workers=None, seconds=2.0, megabytes=1024
     ):
         self.ordered_lists = ordered_lists
         self.pool = WorkerPool(
@@ -96,7 +96,11 @@ class MathGrader:
         as a list where the answer is one."""
         answers = list(answers)
         predictions = [
-            extract_answer(text, fallback=fallback, join_boxes=is_list(answer))
+            extract_answer(
+                text,
+                fallback=fallback,
+                join_boxes=text.count("box") > 1 and is_list(answer),
+            )
             for text, answer in zip(responses, answers, strict=True)
         ]
         return self.grade_batch(predictions, answers)
@@ -130,7 +134,10 @@ class MathGrader:
         if _is_excessive(gold):
             same = prediction.strip() == gold.strip()
             return Verdict("right" if same else "unparsed")
-        verdict = compare(prediction, gold, ordered_lists=self.ordered_lists)
+        try:
+            verdict = compare(prediction, gold, ordered_lists=self.ordered_lists)
+        except RecursionError:
+            return Verdict("unparsed")
         if isinstance(verdict, bool):
             return Verdict("right" if verdict else "wrong")
         # A brace too many could close what a worker puts around the formula.

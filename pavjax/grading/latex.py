@@ -72,9 +72,13 @@ _SPELLINGS = tuple(
         (r"\{(?:[bB]?matrix|array\}\s*\{[lcr| ]*|array)\}", "{pmatrix}"),
         (r"\\(?:varnothing)(?![a-zA-Z])", r"\\emptyset"),
         (r"(?<=\{)\s+|\s+(?=\})", ""),
+        (r"\\langle(?![a-zA-Z])", "("),
+        (r"\\rangle(?![a-zA-Z])", ")"),
+        (r"\\bar(?=\s*\{\d)", r"\\overline"),
         (r"\*\*", "^"),
     )
 )
+_INTEGER = re.compile(r"-?\d+")
 _TEXT = re.compile(
     r"\\(?:text|textbf|textit|textrm|textnormal|mbox|mathrm|operatorname)\s*\{([^{}]*)\}"
 )
@@ -102,6 +106,8 @@ _COMPUTATION = re.compile(
 def respell(text):
     """The text in the one spelling, spaces kept; the contents of \\text{} stay there as
     plain words."""
+    if _INTEGER.fullmatch(text):
+        return text
     text = text.translate(_UNICODE).replace("\n", " ").strip()
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)

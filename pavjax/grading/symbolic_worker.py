@@ -3,8 +3,8 @@
 Run as a file, not imported: it loads neither pavjax nor JAX. One line of JSON per
 request on stdin, `{"prediction": .., "gold": ..}`, and one per answer on stdout. The
 first answer says whether math-verify could be loaded. It bounds its own memory and
-time; whoever started it also keeps a clock, since a long computation in C does not
-notice this one.
+CPU time (so that a verdict does not depend on what else the machine does); whoever
+started it also keeps a clock.
 """
 
 import json
@@ -19,12 +19,12 @@ class _OutOfTime(BaseException):
 
 
 def main():
-    """Answer requests until stdin ends. argv: seconds for one request, megabytes."""
+    """Answer requests until stdin ends. argv: CPU seconds for one request, megabytes."""
     seconds, megabytes = float(sys.argv[1]), int(sys.argv[2])
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # nothing that a library prints may look like an answer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to end
-    signal.signal(signal.SIGALRM, _raise_out_of_time)
+    signal.signal(signal.SIGPROF, _raise_out_of_time)
     try:
         version = _load()
     except ImportError as error:
@@ -34,10 +34,10 @@ def main():
     _say(answers, {"version": version})
     for line in sys.stdin:
         request = json.loads(line)
-        # Ends this process by force if its parent is gone and nobody else does.
+        # The system ends a process that does not notice its own clock.
         used = resource.getrusage(resource.RUSAGE_SELF)
         cpu = used.ru_utime + used.ru_stime
-        _limit(resource.RLIMIT_CPU, int(cpu + 2 * seconds + 5))
+        _limit(resource.RLIMIT_CPU, int(cpu + seconds + 2))
         _say(answers, {"status": _status(request, seconds)})
 
 
@@ -53,11 +53,11 @@ def _load():
 
 def _status(request, seconds):
     try:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
             return _equal(request["prediction"], request["gold"])
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
     except _OutOfTime:
         return "timeout"
     except (MemoryError, RecursionError):

@@ -12,6 +12,7 @@ import json
 import os
 import queue
 import selectors
+import signal
 import subprocess
 import sys
 import threading
@@ -21,7 +22,10 @@ from pathlib import Path
 
 PROGRAM = Path(__file__).with_name("symbolic_worker.py")
 START_SECONDS = 120.0  # for loading sympy on a busy machine
-GRACE_SECONDS = 1.0  # for a worker to notice its own clock before it is killed
+# A worker bounds its CPU time itself, and the system ends it if it cannot. One that is
+# silent for longer, in wall-clock time, is killed: PATIENCE times the limit, since on a
+# busy machine it may wait for its turn.
+PATIENCE, GRACE_SECONDS = 20, 1.0
 STATUSES = ("right", "wrong", "timeout", "crash", "unparsed")
 
 
@@ -33,10 +37,10 @@ class WorkerPool:
     """Judges pairs of formulas side by side; safe to use from any thread.
 
     num_workers: processes; None: as many as this process may use cores, at most 8.
-    seconds: for one pair; megabytes: of memory for one worker.
+    seconds: of CPU time for one pair; megabytes: of memory for one worker.
     """
 
-    def __init__(self, *, num_workers=None, seconds=3.0, megabytes=1024):
+    def __init__(self, *, num_workers=None, seconds=2.0, megabytes=1024):
         if num_workers is None:
             num_workers = min(8, _available_cores())
         if num_workers < 1 or not seconds > 0 or megabytes < 256:
@@ -128,15 +132,15 @@ class Worker:
         try:
             self.process.stdin.write(request.encode("ascii"))
             self.process.stdin.flush()
-            answer = self._read(self.seconds + GRACE_SECONDS)
+            answer = self._read(PATIENCE * self.seconds + GRACE_SECONDS)
         except TimeoutError:
             self.stop()
             return "timeout"
         except OSError:
             answer = None
         if answer is None or answer.get("status") not in STATUSES:
-            self.stop()
-            return "crash"
+            ended_by = self.stop()
+            return "timeout" if ended_by == -signal.SIGXCPU else "crash"
         return answer["status"]
 
     def ensure_running(self):
@@ -167,15 +171,19 @@ class Worker:
         self.version = answer["version"]
 
     def stop(self):
-        """Kill the process, if there is one."""
+        """Kill the process, if there is one; returns its exit status."""
         process, self.process = self.process, None
         if process is None:
-            return
-        process.kill()
-        process.wait()
+            return None
+        try:
+            process.wait(0.1)  # one that ends by itself says why
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         for pipe in (process.stdin, process.stdout):
             with contextlib.suppress(OSError):
                 pipe.close()
+        return process.returncode
 
     def _read(self, seconds):
         """The next answer; None if the process ended; TimeoutError if it is late."""
