@@ -62,8 +62,8 @@ def errors(logits, records):
         "advantage_error": evaluate.squared_advantage_error(values, reference),
         "advantage_size": evaluate.squared_advantage_error(0 * values, reference),
     }
-    correlations = evaluate.rank_correlations(values, reference, ids)
-    correlations = correlations[np.isfinite(correlations)]
+    ranks = evaluate.rank_correlations(values, reference, ids)
+    ranks = ranks[np.isfinite(ranks)]
     return {
         "num_problems": len(np.unique(ids)),
         "num_prefixes": int(np.isfinite(reference.value).sum()),
@@ -72,7 +72,10 @@ def errors(logits, records):
             name: list(evaluate.root_mean_interval(each, ids))
             for name, each in squared.items()
         },
-        "rank_correlation": [float(x) for x in evaluate.mean_interval(correlations)],
+        # None where no problem has one: all its values, or all true ones, are equal.
+        "rank_correlation": [float(x) for x in evaluate.mean_interval(ranks)]
+        if len(ranks)
+        else None,
     }
 
 
@@ -114,7 +117,7 @@ def headline(results):
     return {
         "auc_no_error": results["auc_no_error"],
         "auc_outcome": results["auc_outcome"],
-        **{name: results[name][0] for name in names},
+        **{name: (results[name] or [None])[0] for name in names},
         **accuracy,
     }
 

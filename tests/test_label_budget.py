@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_main_path import python
 
-from experiments import cli, sweep
+from experiments import cli, sweep, verifier_check
 from experiments.pipeline import plan
 from experiments.reporting import comparison, label_budget, paper
 from experiments.stages import StageError
@@ -150,6 +151,8 @@ def test_the_summary_has_a_row_for_every_way_over_its_seeds(planned, tmp_path):
     with open(tmp_path / "sweeps/labels.summary.csv") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12
+    against = [row["− first of the budget"] for row in rows]
+    assert against == ["", "0.0", "0.0", "0.0"] * 3  # all were right of the same
     assert {row["seeds"] for row in rows} == {"3"}
     assert [row["budget"] for row in rows] == ["2"] * 4 + ["8"] * 4 + ["32"] * 4
     for row in rows:
@@ -204,6 +207,76 @@ def test_unknown_figures_say_which_there_are_before_anything_runs(tmp_path):
     assert not (tmp_path / "w").exists()
 
 
+# ---------------------------------------------------------------- the check itself
+
+
+def traces_with_counts(values, num_steps, attempts, seed=0):
+    """Seed traces of two provers, all prefixes of which have these true values [B S] of
+    the first: records as collect leaves them, own outcomes and closed prefixes counted."""
+    rng = np.random.default_rng(seed)
+    count, num_prefixes = values.shape
+    prefix = np.arange(num_prefixes)
+    drawn = np.where(prefix < num_steps[:, None], attempts, 0)
+    hits = rng.binomial(drawn, values)
+    reward = values[np.arange(count), num_steps]
+    own = (prefix < num_steps[:, None]).astype(int)
+    closed = attempts * (prefix == num_steps[:, None])
+    both = [
+        hits + own * reward[:, None] + closed * reward[:, None],
+        drawn + own + closed,
+    ]
+    successes, tries = (np.stack([x, 0 * x], -1).astype(np.int32) for x in both)
+    step_ids = np.where(prefix[1:] <= num_steps[:, None], prefix[:-1], -1)
+    return {
+        "step_ids": step_ids,
+        "successes": successes,
+        "attempts": tries,
+        "reward": reward,
+        "problem_id": np.arange(count) // 2,
+        "source": np.zeros(count, np.int32),
+        "branch": np.full(count, -1, np.int32),
+    }
+
+
+def test_the_true_values_have_no_error_and_a_wrong_one_has_its_own():
+    """6,000 traces of 4 steps: unbiased errors of known size. The mean of so many terms
+    has a standard error below 0.001, so that 0.005 is five of them."""
+    rng = np.random.default_rng(1)
+    count, num_steps = 6_000, np.full(6_000, 4)
+    values = rng.random((count, 5))
+    values[:, 4] = rng.random(count) < 0.5
+    records = traces_with_counts(values, num_steps, attempts=4)
+    inside = np.clip(values, 1e-9, 1 - 1e-9)
+    true = np.log(inside / (1 - inside))
+    found = verifier_check.errors(true, records)
+    assert found["value_error"][0] ** 2 == pytest.approx(0, abs=0.005)
+    assert found["advantage_error"][0] ** 2 == pytest.approx(0, abs=0.005)
+    size = np.mean(np.diff(values) ** 2)
+    assert found["advantage_size"][0] ** 2 == pytest.approx(size, abs=0.005)
+    assert found["num_prefixes"] == 5 * count
+    assert found["fewest_attempts"] == 4
+    # 1/2 everywhere: each value is wrong by its distance from 1/2, and there is no rank.
+    half = verifier_check.errors(0 * true, records | {"reward": values[:, 4]})
+    wrong = np.mean((values - 0.5) ** 2)
+    assert half["value_error"][0] ** 2 == pytest.approx(wrong, abs=0.005)
+    assert half["advantage_error"] == half["advantage_size"]
+    assert half["rank_correlation"] is None
+    assert found["rank_correlation"][0] > 0.8
+
+
+def test_prefixes_past_the_last_step_do_not_count():
+    num_steps = np.array([1, 2, 3, 4] * 50)
+    values = np.random.default_rng(2).random((200, 5))
+    last = np.arange(200), num_steps
+    values[last] = values[last] > 0.5
+    records = traces_with_counts(values, num_steps, attempts=3)
+    logits = np.random.default_rng(3).normal(size=(200, 5))
+    found = verifier_check.errors(logits, records)
+    assert found["num_prefixes"] == (num_steps + 1).sum()
+    logits[np.arange(5) > num_steps[:, None]] = 99.0
+    assert verifier_check.errors(logits, records) == found
+
+
 # ---------------------------------------------------------------- run
 
 MICRO = """
@@ -241,8 +314,9 @@ def test_a_sweep_of_label_budgets_runs_to_its_table_and_then_has_nothing_to_do(
     file = tmp_path / "micro.py"
     file.write_text(MICRO)
     arguments = [f"--sweep={file}", f"--workdir={tmp_path / 'w'}"]
-    sweep.run(arguments)
-    assert "| ratio 1 |" in capsys.readouterr().out
+    done = python("-m", "experiments.sweep", *arguments, cache=tmp_path / "cache")
+    assert done.status == 0, done.output
+    assert "| ratio 1 |" in done.output
     points = sweep.plan_points(sweep.load_sweep(file), [])
     for _, (check,) in points:
         found = result_of(check, tmp_path / "w")

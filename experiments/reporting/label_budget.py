@@ -33,6 +33,7 @@ class Way(NamedTuple):
     num_traces: int  # seed traces
     num_completions: int  # n_mc
     found: dict  # of [R 3] arrays: for each seed an estimate and its own limits
+    correct: np.ndarray  # [R B] of the widest beam, on every test problem
 
 
 def charts_and_table(points, workdir):
@@ -59,15 +60,16 @@ def ways_of(points, workdir):
         rest = {field: v for field, v in point.items() if field != "label_seed"}
         for job in jobs:
             if job.stage == "verifier_check" and job.is_done(workdir):
-                found, common = numbers_of(job, workdir)
-                key = tuple(rest.items())
-                groups.setdefault(key, []).append(found)
+                *found, common = numbers_of(job, workdir)
+                groups.setdefault(tuple(rest.items()), []).append(found)
     ways = [way_of(dict(key), found, most) for key, found in groups.items()]
     uniform = [way for way in ways if way.name != FIRST_PIT]
     placed = [
-        way if way in uniform else way._replace(budget=nearest_budget(way, uniform))
+        way._replace(budget=nearest_budget(way, uniform or [way]))
         for way in ways
+        if way.name == FIRST_PIT
     ]
+    placed = [*uniform, *placed]
     return sorted(placed, key=lambda way: way.budget), common
 
 
@@ -76,27 +78,30 @@ def way_of(point, found, most):
     field = {name.removeprefix("collect."): value for name, value in point.items()}
     coverage = field["num_seed_traces"] * field["num_problems"] / most
     is_uniform = field["allocation"] == "uniform"
+    numbers, correct = zip(*found, strict=True)
     return Way(
         f"ratio {field['num_completions'] / coverage:g}" if is_uniform else FIRST_PIT,
         coverage * field["num_completions"],
         field["num_seed_traces"] * field["num_problems"],
         field["num_completions"],
-        {name: np.array([each[name] for each in found], float) for name in found[0]},
+        {
+            name: np.array([each[name] for each in numbers], float)
+            for name in numbers[0]
+        },
+        np.array(correct),
     )
 
 
 def nearest_budget(way, uniform):
     """The budget of the uniform ways that drew about as many completions."""
-    if not uniform:
-        return way.budget
     drawn = mean(way, "completions")
     gap = [abs(np.log(mean(other, "completions") / drawn)) for other in uniform]
     return uniform[int(np.argmin(gap))].budget
 
 
 def numbers_of(job, workdir):
-    """({name: [estimate, low, high]} of one seed of one way, what is common to all).
-    The limits are over problems, NaN where there are none."""
+    """({name: [estimate, low, high]} of one seed of one way, correct of every problem,
+    what is common to all). The limits are over problems, NaN where there are none."""
     check = read_record(job.directory(workdir) / "results.json")
     collect = job.inputs["verifier"].inputs["collect"].directory(workdir)
     labels, cost = (read_record(collect / f) for f in ("results.json", "DONE.json"))
@@ -110,7 +115,7 @@ def numbers_of(job, workdir):
     beams = zip(beam["width"], beam["accuracy"], strict=True)
     numbers = {
         **{name: [value, np.nan, np.nan] for name, value in plain.items()},
-        **{name: check[name] for name in OVER_PROBLEMS},
+        **{name: check[name] or [np.nan] * 3 for name in OVER_PROBLEMS},
         **{f"beam {width}": interval for width, interval in beams},
     }
     common = {
@@ -120,7 +125,7 @@ def numbers_of(job, workdir):
         "num_problems": check["num_problems"],
         "num_prefixes": check["num_prefixes"],
     }
-    return numbers, common
+    return numbers, beam["correct"][-1], common
 
 
 def over_seeds(values):
@@ -233,25 +238,37 @@ def table_of(ways):
             for name in ways[0].found
             if name.startswith("beam ")
         ),
+        Column("− first of the budget", "points", interval=True),
     ]
-    rows = []
+    rows, first = [], {}
     for way in ways:
-        _, _, *rest = way.found.values()
+        against = first.setdefault(way.budget, way)
+        spent = ("completions", "tokens")
+        rest = [values for name, values in way.found.items() if name not in spent]
         rows.append(
             [
                 *(f"{way.budget:g}", way.name, way.num_traces, way.num_completions),
                 len(rest[0]),
-                *(mean(way, "completions"), mean(way, "tokens")),
+                *(mean(way, name) for name in spent),
                 *map(over_seeds, rest),
+                None if way is against else difference(way, against),
             ]
         )
     return Table(columns, rows)
 
 
+def difference(way, other):
+    """Of the accuracy of the widest beam, paired by test problem: [estimate, low, high]
+    over problems, for the labels that were drawn."""
+    found = evaluate.paired_difference(way.correct.mean(0), other.correct.mean(0))
+    return [float(x) for x in found]
+
+
 def note_of(ways, common):
     return (
         f"Means over seeds of the labels and the verifier with 95% Student intervals; of "
-        f"a single seed, 95% intervals over problems. "
+        f"a single seed, 95% intervals over problems. Differences to the first way of the "
+        f"same budget are paired by problem, with 95% intervals over problems alone. "
         f"Errors and AUC over {common['num_prefixes']:,} prefixes of "
         f"{common['num_problems']} test problems (the size of A itself, the error of "
         f"seeing no progress anywhere: {common['advantage_size']:.3f}), accuracy over "
