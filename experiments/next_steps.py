@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments import drawing
 from pavjax import evaluate, labels
+from pavjax.tasks import encoding
 
 
 class NextSteps(NamedTuple):
@@ -51,7 +52,7 @@ def draw(task, base, problems, num_actions, key, *, rows_per_batch, costs):
         _charge(costs, base, seeds.length[:real], seeds.prompt_len[:real])
         _charge(costs, base, length[is_open], prefix_len[is_open][:, None])
         prompt_len = np.broadcast_to(seeds.prompt_len[:, None, None], length.shape)
-        step_ids = drawing.step_ids(task, tokens, prompt_len, length)
+        step_ids = encoding.step_ids(task, tokens, prompt_len, length)
         ends = jax.device_get(_branch_points(step_ids, prompt_len, num_prefixes))
         # From prefix h the next step is step h, which prefix h + 1 ends with.
         h = np.arange(num_prefixes).reshape(1, -1, 1, 1)
