@@ -59,7 +59,7 @@ _SPELLINGS = tuple(
         (r"\\(?:boxed|fbox|mathbf|boldsymbol|bm|mathit)(?=\s*\{)", r"\\mathrm"),
         (r"\^\s*\{?\s*\\circ\s*\}?|\\degrees?(?![a-zA-Z])", " "),
         (r"\\\$|(?<!\\)\\(?=\d)", ""),
-        (r"\$", ""),
+        (r"\$|\\?[\"“”]", ""),
         (r"\\%", "%"),
         (r"√\s*(?:\{([^{}]*)\}|\(([^()]*)\)|(\d+|\w))", r"\\sqrt{\1\2\3}"),
         (r"\\(?:leqslant|leq)(?![a-zA-Z])|<=", r"\\le "),
