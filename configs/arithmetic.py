@@ -36,7 +36,8 @@ def tiny(config):
     config.verifier.update(num_updates=200, hard_updates=200)
     config.verifier.variants = {"main": {}}
     config.search.update(widths=(1, 2, 4, 16), sweep_widths=(4,))
-    config.search.update(best_of=(1, 4, 16), alpha_width=4)
+    config.search.alpha_width = 4
+    config.prover_family.best_of = (1, 4, 16)
     config.search.update(alpha_grid=(0.0, 0.25, 0.5, 0.75, 1.0))
     config.evaluate.num_samples = 64
     config.rl.update(seeds=(0,), num_iterations=100, batch_size=16, num_samples=1)
@@ -60,7 +61,8 @@ def small(config):
         "sum": {"head": "sum"},
     }
     config.search.update(widths=(1, 2, 4, 8, 16, 32, 64), sweep_widths=(4,))
-    config.search.update(best_of=(1, 2, 4, 8, 16, 32), alpha_width=8)
+    config.search.alpha_width = 8
+    config.prover_family.best_of = (1, 2, 4, 8, 16, 32)
     config.search.alpha_grid = tuple(k / 10 for k in range(11))
     config.evaluate.num_samples = 256
     config.rl.update(seeds=(0, 1, 2), num_iterations=200, num_pass_at=64)
@@ -84,12 +86,16 @@ def micro(config):
     config.collect.update(num_completions=2, batch_size=16, shard_size=8)
     config.verifier.update(batch_size=8, num_updates=4, checkpoint_every=2)
     config.verifier.variants = {"main": {}}
-    config.search.update(widths=(1, 2), candidates=2, best_of=(1, 4))
+    config.prover_family.best_of = (1, 4)
+    config.complementarity.update(num_problems=8, num_actions=2)
+    config.search.update(widths=(1, 2), candidates=2)
     config.search.update(alpha_grid=(0.0, 0.5), alpha_width=2, sweep_widths=(2,))
     config.rl.update(seeds=(0,), num_iterations=2, batch_size=8, num_samples=4)
     config.rl.update(methods=("orm", "pav"), evaluate_every=1, num_pass_at=4)
     config.rl.num_test_samples = 4
-    config.rl.variants.pav.refresh_learning_rate = 1e-4
+    # A verifier that follows the policy needs a prover of the base.
+    config.prover = "auto"
+    config.rl.variants.pav = {"prover": "Bo4(pi)", "refresh_learning_rate": 1e-4}
     config.evaluate.num_samples = 4
     config.logging.every = 1
 

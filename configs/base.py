@@ -26,9 +26,15 @@ def get_config():
             # "name@150" the one after 150 updates. The base is always one of them.
             # P: the three policies, and best-of-K of the base (which needs no data).
             "provers": ("base", "base@150", "strong"),
+            # The prover mu of the headline results, in search and in rl: "strong",
+            # "pi" (the base), "Bo4(pi)" (best-of-4 of it), "pi+strong" (a mixture), or
+            # "auto": what the complementarity stage chooses. P: Bo4(pi) in search.
+            "prover": "Bo4(pi)",
+            "prover_family": prover_family(),
             "sft": sft(),
             "rft": rft(),
             "collect": collect(),
+            "complementarity": complementarity(),
             "verifier": verifier(),
             "orm": orm(),
             "search": search(),
@@ -113,6 +119,15 @@ def policy(init=""):
     }
 
 
+def prover_family():
+    """The provers that are compared, and that "auto" chooses from."""
+    return {
+        "best_of": (1, 2, 4, 8, 16, 32),  # K of best-of-K of the base (P)
+        "best_of_others": (1,),  # K of best-of-K of each other policy in `provers`
+        "mixtures": False,  # the base with each other policy, half and half
+    }
+
+
 def sft():
     """Next-token training of the policies; what differs between them is in
     `policies`."""
@@ -169,6 +184,22 @@ def collect():
     }
 
 
+def complementarity():
+    """What each prover of the family promises, before any verifier is trained: several
+    next steps of the base from each state, completed by every policy."""
+    return {
+        "num_problems": 64,  # of the validation split; one trace of the base each
+        "num_actions": 4,  # next steps drawn from each state of a trace; 2 or more
+        # Completions of each next step by each policy; best-of-K needs 2K of them, and
+        # gets those whatever is said here.
+        "num_completions": 8,
+        # What "auto" maximises: "sum" (P: Thm. 3.1), "alignment" or
+        # "distinguishability".
+        "criterion": "sum",
+        "rows_per_batch": 4_096,  # completions drawn at once
+    }
+
+
 def verifier():
     """One backbone with a value for every prover, at every prefix."""
     return training(batch_size=128) | {
@@ -199,9 +230,7 @@ def search():
         "alpha_grid": tuple(k / 10 for k in range(11)),  # tried on validation (P)
         "alpha_width": 16,  # beams while alpha is chosen (P); the prover is the base
         "alpha": -1.0,  # -1 = choose from alpha_grid. P: 0.5 (2B, 9B), 0.2 (27B)
-        "best_of": (1, 2, 4, 8, 16, 32),  # K of the provers BoK of the base (P)
-        "main_best_of": 4,  # K of the prover of the headline results (P)
-        "sweep_widths": (4, 16),  # N at which all provers are compared. P: 2 .. 128
+        "sweep_widths": (4, 16),  # N at which the family is compared. P: 2 .. 128
         # Rank a second copy of a text behind all texts that are not yet in the beam.
         "distinct": False,  # P: not given
         "temperature": 1.0,  # P: not given
@@ -223,8 +252,7 @@ def rl():
         "num_iterations": 100,  # P: 10,000 (2B), 5,000 (9B)
         "num_samples": 8,  # traces per problem and iteration. P: not given
         "alpha": 3.0,  # weight of the advantages. P: 5 (2B), 3 (9B)
-        "prover": "",  # one of `provers`; "" = the base. P: the 2B policy
-        "best_of": 4,  # K: the prover is best-of-K of the policy above; 1 = itself
+        "prover": "",  # as the config's `prover`; "" = that one
         "credit": "advantage",  # "advantage" (P), or "value": Q^mu, a cautionary tale
         "credit_clip": 0.0,  # bound on |A^mu|; 0 = none
         # Of the verifier, which then goes on learning from the outcomes of the run's
@@ -245,7 +273,7 @@ def rl():
         "variants": {
             "orm": {"alpha": 0.0},
             "pav": {},
-            "pav_base": {"prover": "", "best_of": 1},  # A^pi: no gain expected
+            "pav_base": {"prover": "pi"},  # A^pi: no gain expected
             "q_value": {"credit": "value"},  # reward hacking expected (P: App. G)
         },
     }

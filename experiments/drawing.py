@@ -54,13 +54,26 @@ def make_brancher(task, policy, temperature=1.0):
     return brancher
 
 
+def within_bounds(brancher, params, key):
+    """-> draw(tokens [G T], prefix_len, active) of `complete`: what `brancher` draws,
+    on the host, cut to T tokens: no completion may outgrow what a trace can hold."""
+
+    def draw(tokens, prefix_len, active):
+        result = brancher(params, key, tokens, prefix_len, active)
+        width = tokens.shape[1]
+        traces, length, logprobs = map(np.asarray, jax.device_get(result))
+        return traces[:, :, :width], np.minimum(length, width), logprobs[:, :, :width]
+
+    return draw
+
+
 def complete(task, draw, problems, tokens, prefix_len, is_open, num_samples):
     """Draw and grade n completions of every open prefix of a trace of each of G
     problems: -> tokens [G S n T'], length [G S n], logprobs [G S n T'], reward [G S n].
 
-    draw(tokens [G T], prefix_len [G M], active [G M]): a brancher with its policy and
-    key. prefix_len, is_open [G S], the bare prompt first; what is drawn of a prefix
-    that is not open means nothing.
+    draw(tokens [G T], prefix_len [G M], active [G M]): see `within_bounds`. prefix_len,
+    is_open [G S], the bare prompt first; what is drawn of a prefix that is not open
+    means nothing.
     """
     # Every completion of every prefix is one branch: M = S * n.
     traces = draw(
@@ -68,7 +81,6 @@ def complete(task, draw, problems, tokens, prefix_len, is_open, num_samples):
         np.repeat(prefix_len, num_samples, axis=1),
         np.repeat(is_open, num_samples, axis=1),
     )
-    traces = jax.device_get(traces)
     reward, _ = grade_traces(task, problems, traces[0], prefix_len[:, :1], traces[1])
     shape = (*is_open.shape, num_samples)
     return tuple(x.reshape(*shape, *x.shape[2:]) for x in (*traces, reward))

@@ -11,12 +11,14 @@ from experiments.stages import Job, StageError
 VERSIONS = {
     "sft": 1,
     "collect": 1,
+    "complementarity": 1,
     "rft": 1,
     "verifier": 1,
     "search": 2,
     "evaluate": 1,
     "rl": 1,
     "report": 1,
+    "provers_report": 1,
 }
 
 

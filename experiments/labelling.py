@@ -134,7 +134,8 @@ class Collector:
                 open_rows = is_open[rows] & (np.arange(size) < real)[:, None]
                 batch_key = jax.random.fold_in(prover_key, rows[0])
                 *traces, rewards = drawing.complete(
-                    *(self.task, functools.partial(self._draw, p, batch_key)),
+                    self.task,
+                    drawing.within_bounds(self.branchers[p], model.params, batch_key),
                     [by_id[i] for i in seeds["problem_id"][rows]],
                     *(seeds["tokens"][rows], prefix_len[rows], open_rows, num_samples),
                 )
@@ -147,15 +148,6 @@ class Collector:
                     self._kept_records(p, seeds, rows, traces, rewards, open_rows)
                 )
         return kept
-
-    def _draw(self, p, key, tokens, prefix_len, active):
-        result = self.branchers[p](
-            self.provers[p].params, key, tokens, prefix_len, active
-        )
-        width = tokens.shape[1]
-        traces, length, logprobs = map(np.asarray, result)
-        # A completion may not outgrow what a trace of the task may hold.
-        return traces[:, :, :width], np.minimum(length, width), logprobs[:, :, :width]
 
     def _kept_records(self, p, seeds, rows, traces, rewards, open_rows):
         """The first `keep_completions` completions of every prefix, as records."""

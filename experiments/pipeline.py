@@ -2,6 +2,7 @@
 
 sft.<policy>       each policy that is used, after the one it starts from
 collect            seed traces and labels           <- base, provers
+complementarity    chooses the prover, if "auto"    <- base, provers
 rft                the start of rl                  <- base, collect
 verifier.<name>    V^mu of every prefix             <- base, collect
 orm                outcome of complete traces       <- base, collect
@@ -15,7 +16,15 @@ report                                              <- all of them
 
 from experiments.job_settings import make_job, merge, task_settings
 from experiments.label_rounds import collect_job, orm_job, verifier_jobs
-from experiments.prover_names import check_provers, parse_prover, provers_of
+from experiments.prover_names import (
+    AUTO,
+    BASE,
+    check_provers,
+    family_of,
+    parse_name,
+    parse_prover,
+    provers_of,
+)
 from experiments.stages import StageError, with_inputs
 
 
@@ -28,17 +37,25 @@ def plan(config):
     rft = rft_job(config, base, collect)
     verifiers, hard = verifier_jobs(config, policies, collect)
     orm = orm_job(config, {"base": base, "collect": collect} | hard)
-    search = search_job(config, base, verifiers["main"], orm)
+    chooser = complementarity_job(config, policies)
+    search = search_job(config, base, verifiers["main"], orm, chooser)
     before = {
         "evaluate.sft": evaluate_job(config, "evaluate.sft", base),
         "evaluate.rft": evaluate_job(config, "evaluate.rft", rft),
     }
     inputs = {"base": base, "rft": rft, "verifier": verifiers["main"], **before}
-    rl = rl_jobs(config, inputs)
+    rl = rl_jobs(config, inputs, chooser)
     parts = [*policies.values(), collect, rft, *verifiers.values(), orm, search]
     parts += [*before.values(), *rl]
     # The rounds that led to them too: the report accounts for all that was spent.
     return with_inputs([report_job(config, with_inputs(parts))])
+
+
+def available(config):
+    """All that `plan` makes, and the job that it makes only for `prover = "auto"`."""
+    return with_inputs(
+        [*plan(config), complementarity_job(config, policy_jobs(config))]
+    )
 
 
 def policy_jobs(config):
@@ -86,14 +103,36 @@ def rft_job(config, base, collect):
     return make_job("rft", "rft", settings, {"base": base, "collect": collect})
 
 
-def search_job(config, base, verifier, orm):
+def complementarity_job(config, policies):
+    inputs = {f"prover.{p}": policies[parse_prover(p)[0]] for p in provers_of(config)}
+    settings = {
+        "seed": config.seed,
+        "task": task_settings(config),
+        "provers": provers_of(config),
+        "family": family_of(config),
+        "complementarity": config.complementarity.to_dict(),
+    }
+    return make_job("complementarity", "complementarity", settings, inputs)
+
+
+def prover_input(config, prover, chooser):
+    """-> (name of the prover, {role: job} of what it takes to know it)."""
+    if prover == AUTO:
+        return AUTO, {"complementarity": chooser}
+    return str(parse_name(prover, config.base)), {}
+
+
+def search_job(config, base, verifier, orm, chooser):
+    prover, more = prover_input(config, config.prover, chooser)
     settings = {
         "seed": config.seed,
         "task": task_settings(config, "num_validation", "num_test"),
         "provers": provers_of(config),
+        "prover": prover,
+        "family": family_of(config),
         "search": config.search.to_dict(),
     }
-    inputs = {"base": base, "verifier": verifier, "orm": orm}
+    inputs = {"base": base, "verifier": verifier, "orm": orm} | more
     return make_job("search", "search", settings, inputs)
 
 
@@ -106,7 +145,7 @@ def evaluate_job(config, name, policy):
     return make_job("evaluate", name, settings, {"policy": policy})
 
 
-def rl_jobs(config, inputs):
+def rl_jobs(config, inputs, chooser):
     """One job per method and seed."""
     section = config.rl.to_dict()
     variants = section.pop("variants")
@@ -114,21 +153,41 @@ def rl_jobs(config, inputs):
     unknown = sorted(set(methods) - set(variants))
     if unknown:
         raise StageError(f"rl.methods {unknown} are not among {sorted(variants)}")
-    return [
-        make_job(
-            "rl",
-            f"rl.{name}.seed{seed}",
-            {
-                "seed": config.seed,
-                "task": task_settings(config, "num_train", "num_test"),
-                "provers": provers_of(config),
-                "rl": merge(section, variants[name], name) | {"seed": seed},
-            },
-            inputs,
+    jobs = []
+    for name in methods:
+        own = merge(section, variants[name], name)
+        # With alpha = 0 no prover is asked, and the runs are the same for all.
+        prover = (own["prover"] or config.prover) if own["alpha"] else BASE
+        own["prover"], more = prover_input(config, prover, chooser)
+        check_refreshed(config, own)
+        jobs += [
+            rl_job(config, f"rl.{name}.seed{seed}", own | {"seed": seed}, inputs | more)
+            for seed in seeds
+        ]
+    return jobs
+
+
+def rl_job(config, name, section, inputs):
+    settings = {
+        "seed": config.seed,
+        "task": task_settings(config, "num_train", "num_test"),
+        "provers": provers_of(config),
+        "rl": section,
+    }
+    return make_job("rl", name, settings, inputs)
+
+
+def check_refreshed(config, section):
+    """StageError for a verifier that would follow another policy than its prover."""
+    if not (section["alpha"] and section["refresh_learning_rate"]):
+        return
+    prover = section["prover"]
+    if prover == AUTO or set(parse_name(prover, config.base).policies) != {config.base}:
+        raise StageError(
+            f"rl.refresh_learning_rate={section['refresh_learning_rate']} trains the "
+            f"base's column of the verifier on the policy's own traces, but the prover "
+            f"is {prover!r}: use best-of-K of 'pi', or a rate of 0"
         )
-        for name in methods
-        for seed in seeds
-    ]
 
 
 def report_job(config, parts):

@@ -17,7 +17,9 @@ import numpy as np
 from experiments import building, drawing, fitting
 from experiments import evaluate as evaluate_stage
 from experiments import run as runner
+from experiments.complementarity import named_prover
 from experiments.problems import problem_sets
+from experiments.prover_names import parse_name, prover_of
 from experiments.rl_metrics import make_value_error, trace_metrics
 from experiments.sft import batch_drawer
 from pavjax import evaluate, rl, train
@@ -37,6 +39,8 @@ def run(job, workspace):
     start = building.load_policy(workspace.input_checkpoints("rft"), task)
     base = building.load_policy(workspace.input_checkpoints("base"), task)
     judge = building.load_verifier(workspace.input_checkpoints("verifier"), task)
+    name = named_prover(workspace, section["prover"])
+    section = section | {"prover": name}
     gate = gate_of(workspace, section, judge.provers)
     problems = problem_sets(task, settings["task"], ("train", "test"))
     # Methods of one seed see the same problems in the same order.
@@ -90,14 +94,18 @@ def run(job, workspace):
     final = building.Model(
         start.policy, state.params["policy"], start.config, start.size
     )
-    write_results(workspace, job, task, final, problems["test"], gate)
+    write_results(workspace, job, section, task, final, problems["test"], gate)
 
 
 def gate_of(workspace, section, provers):
     """Is the verifier good enough to learn from? Reported, not enforced: a run with a
     bad verifier is still a result."""
     quality = workspace.input_results("verifier")["test"]
-    auc = quality["auc_no_error"][section["prover"] or provers[0]]
+    aucs = [
+        quality["auc_no_error"][policy]
+        for policy in parse_name(section["prover"], provers[0]).policies
+    ]
+    auc = None if None in aucs else min(aucs)
     passed = auc is not None and auc >= section["min_verifier_auc"]
     if section["alpha"] and not passed:
         workspace.log(
@@ -130,11 +138,9 @@ def optimizer_of(section):
 def make_step(workspace, task, start, judge, problems, section, keys):
     """step_fn(state, step) -> (state, metrics): one iteration of RL."""
     policy, mesh = start.policy, workspace.mesh
-    prover = judge.provers.index(section["prover"] or judge.provers[0])
     rule = rl.CreditRule(
         alpha=section["alpha"],
-        prover=prover,
-        k=float(section["best_of"]),
+        prover=prover_of(section["prover"], judge.provers),
         credit=section["credit"],
         clip=section["credit_clip"],
     )
@@ -149,7 +155,8 @@ def make_step(workspace, task, start, judge, problems, section, keys):
     initial_logits = jax.jit(policy.logits)
     refresh_fn = None
     if is_refreshed(section):
-        refresh_fn = functools.partial(rl.refresh_loss, judge.verifier, prover=prover)
+        # Its base column, for the traces are of what the base has become.
+        refresh_fn = functools.partial(rl.refresh_loss, judge.verifier, prover=0)
     loss_fn = rl.make_loss(
         policy,
         kl_weight=section["kl_weight"],
@@ -210,8 +217,7 @@ def charge(costs, start, judge, section, flat):
     )
 
 
-def write_results(workspace, job, task, final, problems, gate):
-    section = job.settings["rl"]
+def write_results(workspace, job, section, task, final, problems, gate):
     iterations, accuracy = fitting.history(workspace, "test_accuracy")
     own = evaluate_stage.pass_at_n(
         *(task, final, problems),
@@ -224,7 +230,7 @@ def write_results(workspace, job, task, final, problems, gate):
             "label": job.name,
             "seed": section["seed"],
             "alpha": section["alpha"],
-            "prover": f"Bo{section['best_of']}({section['prover'] or 'base'})",
+            "prover": section["prover"],
             "iterations": iterations,
             "tokens": sampled_tokens(workspace, iterations, section),
             "test_accuracy": accuracy,

@@ -20,7 +20,7 @@ from pathlib import Path
 import jax
 
 from experiments import cli
-from experiments.pipeline import plan
+from experiments.pipeline import available, plan
 from experiments.reporting import summary as reporting_summary
 from experiments.stages import StageError, Workspace, read_record, with_inputs
 from pavjax.runtime import hardware, sharding
@@ -41,7 +41,7 @@ def run(argv, stage=None):
     options = cli.parse(argv, description=f"Run {verb} of a config.")
     jobs = plan(options.config)
     if stage:
-        jobs = [job for job in jobs if job.stage == stage]
+        jobs = [job for job in available(options.config) if job.stage == stage]
         if not jobs:
             raise StageError(f"this config has no job of the stage {stage!r}")
         if options.with_inputs:

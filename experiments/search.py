@@ -11,7 +11,6 @@ from the final beam (paper, Sec. 4.1); beside it is reported what the ORM, which
 search has had no chance to exploit, and a majority vote would have picked.
 """
 
-import json
 import zlib
 
 import jax
@@ -19,9 +18,11 @@ import numpy as np
 
 from experiments import building, search_results
 from experiments import run as runner
+from experiments.complementarity import named_prover
+from experiments.kept_parts import KeptParts
 from experiments.problems import problem_sets
-from experiments.search_methods import Searcher
-from pavjax.runtime.atomic import write_json_atomic
+from experiments.prover_names import prover_of
+from experiments.search_methods import PLAIN, Searcher, plain_rule
 
 
 def run(job, workspace):
@@ -44,7 +45,8 @@ def run(job, workspace):
     alpha = section["alpha"]
     if alpha < 0:
         alpha = choose_alpha(alpha_curve)
-    rules = prover_rules(settings["provers"], section, alpha)
+    default = named_prover(workspace, settings["prover"])
+    rules = prover_rules(settings, default, alpha)
     beams = measure_beams(units, searcher, problems["test"], section, rules)
     workspace.write_results(
         search_results.summarize(
@@ -56,17 +58,17 @@ def run(job, workspace):
             alpha_curve=alpha_curve,
             section=section | {"alpha": alpha},
             provers=settings["provers"],
+            default=default,
         )
     )
 
 
-def prover_rules(provers, section, alpha):
-    """{label: rule}: plain Q^pi, the headline PAV, best-of-K of the base, others."""
-    rules = {"Q": {"prover": 0, "k": 1.0, "alpha": 0.0}}
-    for k in section["best_of"]:
-        rules[f"Bo{k}({provers[0]})"] = {"prover": 0, "k": float(k), "alpha": alpha}
-    for column, name in enumerate(provers[1:], start=1):
-        rules[name] = {"prover": column, "k": 1.0, "alpha": alpha}
+def prover_rules(settings, default, alpha):
+    """{label: rule}: plain Q^pi, the PAV of the default prover, those of the family."""
+    policies = settings["provers"]
+    rules = {PLAIN: plain_rule(len(policies))}
+    for name in dict.fromkeys([default, *settings["family"]]):
+        rules[name] = {"prover": prover_of(name, policies), "alpha": alpha}
     return rules
 
 
@@ -75,7 +77,7 @@ def measure_alphas(units, searcher, problems, section):
     curve = {"alpha": list(section["alpha_grid"]), "correct": []}
     width = section["alpha_width"]
     for alpha in curve["alpha"]:
-        rule = {"prover": 0, "k": 1.0, "alpha": alpha}
+        rule = plain_rule(len(searcher.judge.provers)) | {"alpha": alpha}
         # Common random numbers: the alphas differ in nothing else.
         found = units.beam(
             f"alpha.{alpha:g}", searcher, problems, width, rule, key="alpha"
@@ -93,12 +95,12 @@ def choose_alpha(curve):
 
 
 def measure_beams(units, searcher, problems, section, rules):
-    """{label: {width: arrays}}; all provers at `sweep_widths`, the main two at all."""
+    """{label: {width: arrays}}; the family at `sweep_widths`, plain Q^pi and the
+    default prover, which come first, at all."""
     beams = {}
-    for label, rule in rules.items():
-        is_default = label.startswith(f"Bo{section['main_best_of']}(")
-        is_main = label == "Q" or is_default
-        widths = section["widths"] if is_main else section["sweep_widths"]
+    for number, (label, rule) in enumerate(rules.items()):
+        is_default = number == 1
+        widths = section["widths"] if number < 2 else section["sweep_widths"]
         beams[label] = {
             width: units.beam(
                 *(f"beam.{label}.{width}", searcher, problems, width, rule),
@@ -110,83 +112,55 @@ def measure_beams(units, searcher, problems, section, rules):
     return beams
 
 
-class Units:
-    """Parts of the stage that are kept one by one, so that a killed run goes on from
-    the last complete one."""
+class Units(KeptParts):
+    """Pools and beams, each kept when it is complete."""
 
     def __init__(self, workspace, key):
+        super().__init__(workspace)
         self.workspace, self.key = workspace, key
-        self.directory = workspace.directory / "units"
-        self.directory.mkdir(exist_ok=True)
-        costs = self.directory / "costs.json"
-        if costs.exists():
-            workspace.costs.restore(json.loads(costs.read_text()))
 
     def pool(self, name, searcher, problems, num_samples):
-        def compute():
+        found = self.find(name)
+        if found is not None:
+            return found
+        total = len(problems.ids)
+        with self.workspace.progress(total, unit="problems", label=name) as bar:
             pool = searcher.pool(problems, self._key(name), num_samples)
-            response = int(np.sum(pool["length"] - pool["prompt_len"]))
-            written, read, _ = searcher.sample_flops(pool)
-            self.workspace.costs.add(
-                tokens_generated=response,
-                tokens_scored=2 * response,
-                flops=(written + 2 * read) * pool["length"].size,
-            )
-            return pool
-
-        return self._once(name, len(problems.ids), compute)
+            bar.update(total)
+        response = int(np.sum(pool["length"] - pool["prompt_len"]))
+        written, read, _ = searcher.sample_flops(pool)
+        self.costs.add(
+            tokens_generated=response,
+            tokens_scored=2 * response,
+            flops=(written + 2 * read) * pool["length"].size,
+        )
+        return self.keep(name, pool)
 
     def beam(self, name, searcher, problems, width, rule, key, all_picks=False):
-        def compute(progress):
-            found = searcher.beam(
-                problems, self._key(key), width, rule, progress, all_picks
-            )
-            written = int(found["written"].sum())
-            self.workspace.costs.add(
-                tokens_generated=written,
-                tokens_scored=written,
-                flops=searcher.beam_flops(found, width) * len(problems.ids),
-            )
-            if all_picks:
-                response = found["final_len"] - found["prompt_len"][:, None]
-                self.workspace.costs.add(
-                    tokens_scored=int(response.sum()),
-                    flops=searcher.orm_pick_flops(found) * len(problems.ids),
-                )
+        found = self.find(name)
+        if found is not None:
             return found
-
-        path = self._path(name)
-        if path.exists():
-            return dict(np.load(path))
-        with self.workspace.progress(
-            len(problems.ids), unit="problems", label=name
-        ) as bar:
-            return self._keep(name, compute(bar.update))
-
-    def _once(self, name, total, compute):
-        path = self._path(name)
-        if path.exists():
-            return dict(np.load(path))
+        total = len(problems.ids)
         with self.workspace.progress(total, unit="problems", label=name) as bar:
-            found = compute()
-            bar.update(total)
-        return self._keep(name, found)
-
-    def _keep(self, name, found):
-        path = self._path(name)
-        partial = path.with_suffix(".partial")
-        with open(partial, "wb") as file:
-            np.savez(file, **found)
-        partial.rename(path)
-        write_json_atomic(self.directory / "costs.json", self.workspace.costs.to_dict())
-        return found
-
-    def _path(self, name):
-        return self.directory / f"{name}.npz"
+            found = searcher.beam(
+                problems, self._key(key), width, rule, bar.update, all_picks
+            )
+        written = int(found["written"].sum())
+        self.costs.add(
+            tokens_generated=written,
+            tokens_scored=written,
+            flops=searcher.beam_flops(found, width) * total,
+        )
+        if all_picks:
+            response = found["final_len"] - found["prompt_len"][:, None]
+            self.costs.add(
+                tokens_scored=int(response.sum()),
+                flops=searcher.orm_pick_flops(found) * total,
+            )
+        return self.keep(name, found)
 
     def _key(self, name):
-        number = zlib.crc32(name.encode())
-        return jax.random.fold_in(self.key, number)
+        return jax.random.fold_in(self.key, zlib.crc32(name.encode()))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from pavjax import evaluate, grading, guided_decoding, pav, provers
 from pavjax.decoding import Sampling
 from pavjax.types import Rollouts
 
+PLAIN = "Q"  # label of the search that ranks by Q^pi alone
+
 
 class Searcher:
     """The base policy and its verifiers, on one task."""
@@ -90,7 +92,7 @@ class Searcher:
     def beam(self, problems, key, width, rule, progress=None, all_picks=False):
         """Step-level beam search on every problem: dict of [B ...] arrays.
 
-        rule: {"prover": column, "k": K, "alpha": alpha}. correct, solved (by any beam),
+        rule: {"prover": a `provers.Prover`, "alpha": alpha}. correct, solved (by any beam),
         claimed (the verifier's value of the chosen trace), written [B H], prompt_len;
         chosen_tokens [B T], chosen_length. With all_picks also correct_by_orm and
         correct_by_vote, were the final candidate picked otherwise; final_len [B W].
@@ -145,20 +147,20 @@ class Searcher:
         return np.where(ended, values.reshape(shape), -1)
 
     def final_beams(self, problems, key, width):
-        """All final beams of a search by Q^pi, the best first: tokens [B W T] within a
-        trace's bounds, length [B W]; and how much was written in all, [B H]."""
-        rule = {"prover": 0, "k": 1.0, "alpha": 0.0}
-        longest = self.task.max_prompt_len + self.task.max_response_len
+        """All final beams of a search by Q^pi, the best first: tokens [B W T], length
+        [B W]; and how much was written in all, [B H]."""
+        rule = plain_rule(len(self.judge.provers))
         parts = []
         for _, real, found in self._searched(problems, key, width, rule):
             tokens, length, _, written = (array[:real] for array in found)
-            tokens, length = tokens[:, :, :longest], np.minimum(length, longest)
             parts.append((tokens, length, written))
         return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
     def _searched(self, problems, key, width, rule):
-        """Search batch by batch: yields (rows, number of real ones, results)."""
-        rule = {name: jnp.asarray(value) for name, value in rule.items()}
+        """Search batch by batch: yields (rows, number of real ones, results), the
+        traces cut to what a trace of the task may hold."""
+        longest = self.task.max_prompt_len + self.task.max_response_len
+        rule = jax.tree.map(jnp.asarray, rule)
         rows_of_one = width * self.section["candidates"]
         size = max(1, min(self.section["rows_per_batch"] // rows_of_one, 128))
         size = min(size, len(problems.ids))
@@ -170,7 +172,9 @@ class Searcher:
                 *(rows.tokens, rows.prompt_len, rule),
                 width=width,
             )
-            yield rows, real, jax.device_get(found)
+            tokens, length, values, written = jax.device_get(found)
+            tokens, length = tokens[..., :longest], np.minimum(length, longest)
+            yield rows, real, (tokens, length, values, written)
 
     def trace_values(self, tokens, prompt_len, length):
         """V of every prefix of given traces [B T]: [B S P]."""
@@ -218,8 +222,13 @@ def answer_ids(responses, shape):
     return evaluate.answer_ids(np.array(answers, object).reshape(shape).tolist())
 
 
+def plain_rule(num_policies):
+    """Rank by Q^pi alone."""
+    return {"prover": provers.Prover.of(0, num_policies), "alpha": 0.0}
+
+
 def effective_scores(values, rule):
     """[.. S P] -> (Q^pi of every step, Q^pi + alpha A^mu of every step): [.. H]."""
     q = values[..., 1:, 0]
-    mu = np.asarray(provers.prover_values(values, rule["prover"], rule["k"]))
+    mu = np.asarray(provers.prover_values(values, rule["prover"]))
     return q, q + rule["alpha"] * (mu[..., 1:] - mu[..., :-1])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.search_methods import effective_scores
+from experiments.search_methods import PLAIN, effective_scores
 from pavjax import evaluate
 from pavjax.tasks import encoding
 from pavjax.tasks.characters import split_steps
@@ -12,10 +12,9 @@ PICK_FIELDS = ("width", "accuracy", "tokens", "flops")
 
 
 def summarize(
-    searcher, *, problems, pools, beams, rules, alpha_curve, section, provers
+    searcher, *, problems, pools, beams, rules, alpha_curve, section, provers, default
 ):
     """results.json of the search stage."""
-    default = f"Bo{section['main_best_of']}({provers[0]})"
     pool = pools["test"]
     samples = best_of_n(searcher, pool, section)
     curves = {
@@ -41,7 +40,7 @@ def summarize(
         "best_of_n": samples,
         "beam": {"Q": curves["Q"], "PAV": curves[default], **curves},
         "final_pick": final_picks(searcher, beams[default], curves[default]),
-        "prover_sweep": [label for label in rules if label != "Q"],
+        "prover_sweep": [label for label in rules if label != PLAIN],
         "default_prover": default,
         "prediction_error": prediction_error(pools, rules[default]),
         "traces": traces(searcher, problems, beams[default], rules[default]),

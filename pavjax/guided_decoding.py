@@ -14,19 +14,18 @@ from pavjax.decoding import ANCESTRAL
 from pavjax.types import Beams
 
 
-def effective_reward_rule(*, base, prover, k, alpha):
-    """score(before [B M P], after [B M P]) = Q^pi + alpha * A^mu, mu = best-of-k of
-    prover `prover`; the verifier's column `base` is Q^pi. Setlur et al. 2024, Eq. 5.
+def effective_reward_rule(*, base, prover, alpha):
+    """score(before [B M P], after [B M P]) = Q^pi + alpha * A^mu, mu a
+    `provers.Prover`; the verifier's column `base` is Q^pi. Setlur et al. 2024, Eq. 5.
 
-    All but the columns may be traced: one program serves alpha = 0 (plain Q^pi), every
-    K and every prover. A finished or partial step alike; the first step's advantage is
+    Prover and alpha may be traced: one program serves alpha = 0 (plain Q^pi), every K
+    and every prover. A finished or partial step alike; the first step's advantage is
     against the value of the bare problem.
     """
 
     def score(before, after):
-        advantage = provers.prover_values(after, prover, k) - provers.prover_values(
-            before, prover, k
-        )
+        progress = provers.prover_values(after, prover)
+        advantage = progress - provers.prover_values(before, prover)
         return pav.effective_reward(after[..., base], advantage, alpha=alpha)
 
     return score

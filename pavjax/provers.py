@@ -4,9 +4,23 @@ The verifier learns the values of a few policies. The provers made here need no 
 and no data of their own: they are functions of those values.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+
+class Prover(NamedTuple):
+    """Best-of-K of a mixture of the P policies whose values are learned."""
+
+    weights: jax.Array  # [P], how often each policy is picked; need not sum to 1
+    k: float = 1.0  # completions, of which a correct one is kept if any
+
+    @classmethod
+    def of(cls, index, num_policies, k=1.0):
+        """Best-of-K of the policy in column `index`."""
+        return cls(np.eye(num_policies, dtype=np.float32)[index], k)
 
 
 def best_of_k(values, k):
@@ -30,12 +44,15 @@ def mixture(values, weights):
     values [... P], weights [P] -> [...].
     """
     weights = jnp.asarray(weights, values.dtype)
-    return values @ (weights / jnp.sum(weights))
+    # Not a matrix product, which an accelerator may round to fewer digits: one policy
+    # alone must give its own values.
+    shape = (1,) * (values.ndim - 1) + weights.shape
+    return (values * (weights / jnp.sum(weights)).reshape(shape)).sum(-1)
 
 
-def prover_values(values, prover_index, k):
-    """Value of best-of-K of one of the P policies: [... P] -> [...]."""
-    return best_of_k(values[..., prover_index], k)
+def prover_values(values, prover):
+    """Value of a `Prover`, from those of the P policies: [... P] -> [...]."""
+    return best_of_k(mixture(values, prover.weights), prover.k)
 
 
 def pass_at_k(successes, attempts, k):
@@ -59,6 +76,28 @@ def pass_at_k(successes, attempts, k):
     return xp.where(attempts >= k, 1 - all_fail, xp.nan)
 
 
+def choose(distinguishability, alignment, *, criterion="sum"):
+    """The place of the prover that promises most, from the terms of Theorem 3.1 of each
+    candidate (float [candidates] twice); of equals the first.
+
+    criterion: "sum" (the theorem's bound), "distinguishability", or "alignment", which
+    is what a small step really gains beyond outcomes; see `complementarity`.
+    """
+    terms = {
+        "sum": np.add(distinguishability, alignment),
+        "alignment": np.asarray(alignment),
+        "distinguishability": np.asarray(distinguishability),
+    }
+    if criterion not in terms:
+        raise ValueError(f"{criterion=}: choose one of {sorted(terms)}")
+    if not np.isfinite(terms[criterion]).all():
+        raise ValueError(
+            f"the {criterion} of the candidates is {terms[criterion]}: nothing follows "
+            "from numbers that are not finite"
+        )
+    return int(np.argmax(terms[criterion]))
+
+
 def complementarity(adv_prover, adv_base, probs, state_probs):
     """What a prover has to offer to a base policy: the two terms of Theorem 3.1.
 
@@ -68,7 +107,7 @@ def complementarity(adv_prover, adv_base, probs, state_probs):
     adv_prover A^mu, adv_base A^pi, probs pi(a | s): [*B S A], and state_probs rho(s)
     [*B S] -> two of [*B]; actions and states that do not exist have probability 0.
     These are exact expectations; put to Monte-Carlo estimates of A^mu the variance
-    counts their noise as well, which `evaluate.complementarity_of_policy` removes.
+    counts their noise as well, which `evaluate.complementarity_from_counts` removes.
     Since E_pi A^pi = 0 the alignment is a covariance, and is computed as one, so that
     offsets per state (which value A is measured against) change neither term.
 

@@ -23,8 +23,7 @@ class CreditRule(NamedTuple):
     """What a step earns beside the outcome."""
 
     alpha: float  # weight of the process term; 0 = outcome REINFORCE (ORM-RL)
-    prover: int  # column of the verifier's values
-    k: float  # the prover is best-of-k of that column
+    prover: provers.Prover  # of the policies whose values the verifier estimates
     credit: str = "advantage"  # or "value": Q^mu itself, which invites reward hacking
     clip: float = 0.0  # bound on the process term before alpha; 0 = none
 
@@ -54,7 +53,7 @@ def process_rewards(values, num_steps, rule):
     """The process term of every step, [*B S P] -> [*B H]: A^mu, or Q^mu."""
     if rule.credit not in CREDITS:
         raise ValueError(f"rl.credit={rule.credit!r}: choose one of {CREDITS}")
-    mu = provers.prover_values(values, rule.prover, rule.k)[..., None]
+    mu = provers.prover_values(values, rule.prover)[..., None]
     term = pav.process_advantages if rule.credit == "advantage" else pav.step_values
     rewards = term(mu, num_steps)[..., 0]
     if rule.clip:

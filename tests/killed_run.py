@@ -11,6 +11,7 @@ import signal
 import sys
 
 from experiments import drawing, run, search
+from experiments.kept_parts import KeptParts
 from experiments.stages import Workspace
 from pavjax import data
 from pavjax.runtime.checkpoint import Checkpointer
@@ -23,7 +24,8 @@ MOMENTS = {
     "rft": (MetricsWriter, "write", 2),  # a checkpoint after every update
     "verifier.main": (MetricsWriter, "write", 3),  # after 2 and 4
     "orm": (Workspace, "write_results", 1),
-    "search": (search.Units, "_keep", 4),
+    "complementarity": (KeptParts, "keep", 2),
+    "search": (search.Units, "keep", 4),
     "evaluate.sft": (drawing, "grade", 1),
     "rl.orm.seed0": (MetricsWriter, "write", 2),  # a checkpoint after every iteration
     "rl.pav.seed0": (Workspace, "write_results", 1),

@@ -19,6 +19,23 @@ Q_BASE = np.array([0.1, 0.5, 0.9])
 Q_PROVER = np.array([0.3, 0.2, 1.0])
 
 
+def of_base(successes, attempts, k):
+    """Terms of best-of-K of the base, from its completions alone: [*B N] counts."""
+    successes, attempts = np.asarray(successes), np.asarray(attempts)
+    return evaluate.complementarity_from_counts(
+        successes[..., None], attempts[..., None], weights=[1], k=k
+    )
+
+
+def of_other(successes, attempts, base_successes, base_attempts, k=1):
+    """Terms of best-of-K of another policy."""
+    both = np.stack([base_successes, successes], -1)
+    attempts = np.broadcast_arrays(base_attempts, attempts, both[..., 0])[:2]
+    return evaluate.complementarity_from_counts(
+        both, np.stack(attempts, -1), weights=[0, 1], k=k
+    )
+
+
 def exact(q_prover, q_base=Q_BASE):
     return provers.complementarity(q_prover[None], q_base[None], PI[None], np.ones(1))
 
@@ -54,7 +71,7 @@ def test_best_of_k_of_the_base_is_unbiased_from_one_set_of_completions(k, attemp
     """Also where actions were completed differently often."""
     successes, chance = draws([listed((n, Q_BASE)) for n in attempts])
     n = np.broadcast_to(attempts, successes[..., 0].shape)
-    found = evaluate.complementarity_of_best_of_k(successes[..., 0], n, k)
+    found = of_base(successes[..., 0], n, k)
     expected = exact(provers.best_of_k(Q_BASE, k))
     np.testing.assert_allclose([chance @ x for x in found], expected, atol=1e-12)
 
@@ -63,11 +80,50 @@ def test_best_of_k_of_the_base_is_unbiased_from_one_set_of_completions(k, attemp
 def test_another_policy_is_unbiased_as_a_prover(k, attempts, base):
     one = listed((attempts, Q_PROVER), (base, Q_BASE))
     successes, chance = draws([one, one])
-    found = evaluate.complementarity_of_policy(
-        successes[..., 0], attempts, successes[..., 1], base, k=k
-    )
+    found = of_other(successes[..., 0], attempts, successes[..., 1], base, k=k)
     expected = exact(provers.best_of_k(Q_PROVER, k))
     np.testing.assert_allclose([chance @ x for x in found], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("k, attempts", [(1, (2, 3)), (2, (4, 4)), (2, (4, 5))])
+@pytest.mark.parametrize("base", [0, 1])
+def test_a_mixture_is_unbiased_whichever_of_its_policies_is_the_base(k, attempts, base):
+    """The factor of the base that the alignment needs is of the base's own counts."""
+    values = np.array([Q_BASE, Q_PROVER])
+    rows = values if base == 0 else values[::-1]
+    weights = np.array([3.0, 1.0])
+    one = listed(*zip(attempts, rows, strict=True))
+    successes, chance = draws([one, one])
+    found = evaluate.complementarity_from_counts(
+        successes, np.array(attempts), weights=weights, k=k, base=base
+    )
+    mixed = weights @ rows / weights.sum()
+    expected = exact(provers.best_of_k(mixed, k))
+    np.testing.assert_allclose([chance @ x for x in found], expected, atol=1e-12)
+
+
+def test_policies_without_a_weight_are_not_read():
+    counts = np.random.default_rng(0).integers(0, 9, (4, 3, 3))
+    few = np.array([8, 8, 0])
+    counts[..., 2] = 0
+    found = evaluate.complementarity_from_counts(counts, few, weights=[1, 1, 0], k=2)
+    expected = evaluate.complementarity_from_counts(
+        counts[..., :2], 8, weights=[1, 1], k=2
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_completions_needed_are_the_fewest_that_are_accepted():
+    counts = np.zeros((1, 2, 3), int)
+    for weights, k in (([0, 1, 1], 3), ([1, 0, 0], 1), ([1, 0, 1], 2)):
+        needed = evaluate.completions_needed(weights, k)
+        evaluate.complementarity_from_counts(counts, needed, weights=weights, k=k)
+        for p in np.flatnonzero(needed):
+            fewer = needed - (np.arange(3) == p)
+            with pytest.raises(ValueError, match=f"of policy {p} are as few as"):
+                evaluate.complementarity_from_counts(
+                    counts, fewer, weights=weights, k=k
+                )
 
 
 @pytest.mark.parametrize("k", [1, 2])
@@ -98,7 +154,7 @@ def test_of_one_completion_it_is_the_variance_of_the_rates_less_their_noise():
     successes = rng.binomial(attempts, rng.random((50, 5)))
     rates = successes / attempts
     noise = (rates * (1 - rates) / (attempts - 1)).mean(-1)
-    for term in evaluate.complementarity_of_best_of_k(successes, attempts, 1):
+    for term in of_base(successes, attempts, 1):
         np.testing.assert_allclose(term, rates.var(-1, ddof=1) - noise, atol=1e-12)
 
 
@@ -134,9 +190,9 @@ def test_the_average_over_states_of_random_trees_is_the_exact_one(prover, k):
     base = rng.binomial(attempts, trees.step_values(trees.values)[drawn].clip(0, 1))
     own = rng.binomial(attempts, trees.step_values(values)[drawn].clip(0, 1))
     if prover == "base":
-        found = evaluate.complementarity_of_best_of_k(base, attempts, k)
+        found = of_base(base, attempts, k)
     else:
-        found = evaluate.complementarity_of_policy(own, attempts, base, attempts)
+        found = of_other(own, attempts, base, attempts)
     expected = provers.complementarity(
         trees.advantages(provers.best_of_k(values, k)),
         trees.advantages(trees.values),
@@ -165,7 +221,7 @@ def planted_terms(rng, task, num):
         rng.binomial(6, planted.values(task, probs)[position, after].clip(0, 1))
         for probs in (prover, base)
     ]
-    found = evaluate.complementarity_of_policy(counts[0], 6, counts[1], 6)
+    found = of_other(counts[0], 6, counts[1], 6)
     return found.distinguishability, planted.distinguishability(task, base, table)
 
 
@@ -205,46 +261,44 @@ def test_the_order_of_actions_and_of_states_does_not_matter():
         order = list(order)
         for k in (1, 3):
             np.testing.assert_allclose(
-                evaluate.complementarity_of_best_of_k(own[::-1, order], n, k),
-                [x[::-1] for x in evaluate.complementarity_of_best_of_k(own, n, k)],
+                of_base(own[::-1, order], n, k),
+                [x[::-1] for x in of_base(own, n, k)],
                 atol=1e-14,
             )
         np.testing.assert_allclose(
-            evaluate.complementarity_of_policy(own[:, order], n, base[:, order], n),
-            evaluate.complementarity_of_policy(own, n, base, base_n),
+            of_other(own[:, order], n, base[:, order], n),
+            of_other(own, n, base, base_n),
             atol=1e-14,
         )
 
 
 def test_attempts_may_be_one_number_and_leading_axes_any():
     own, n = random_counts(shape=(2, 3, 4))
-    found = evaluate.complementarity_of_best_of_k(own, 8, 2)
-    expected = evaluate.complementarity_of_best_of_k(own, n, 2)
+    found = of_base(own, 8, 2)
+    expected = of_base(own, n, 2)
     np.testing.assert_array_equal(found, expected)
     assert found.alignment.shape == (2, 3)
-    one = evaluate.complementarity_of_best_of_k(own[1, 2], 8, 2)
+    one = of_base(own[1, 2], 8, 2)
     np.testing.assert_allclose(one, [x[1, 2] for x in found], atol=1e-14)
 
 
 @pytest.mark.parametrize("k", [1, 4])
 def test_certain_outcomes_have_no_noise(k):
-    found = evaluate.complementarity_of_best_of_k(
-        np.array([[0, 0, 0], [8, 8, 8], [0, 8, 8]]), 8, k
-    )
+    found = of_base(np.array([[0, 0, 0], [8, 8, 8], [0, 8, 8]]), 8, k)
     for term in found:
         np.testing.assert_allclose(term, [0, 0, 1 / 3], atol=1e-12)
 
 
 def test_equal_rates_between_0_and_1_give_less_than_0():
     """The price of no bias: rates of equal values would have differed more."""
-    found = evaluate.complementarity_of_best_of_k(np.array([1, 1]), 2, 1)
+    found = of_base(np.array([1, 1]), 2, 1)
     np.testing.assert_allclose(found, -0.25)
 
 
 def test_of_many_completions_it_is_what_the_rates_say():
     successes, n = random_counts(attempts=10**6)
     values, rates = provers.best_of_k(successes / n, 16), successes / n
-    found = evaluate.complementarity_of_best_of_k(successes, n, 16)
+    found = of_base(successes, n, 16)
     # the noise of a rate is 5e-4, its effect on a covariance of order its square * K^2
     np.testing.assert_allclose(found[0], values.var(-1, ddof=1), atol=1e-4)
     covariance = [np.cov(v, r)[0, 1] for v, r in zip(values, rates, strict=True)]
@@ -254,30 +308,35 @@ def test_of_many_completions_it_is_what_the_rates_say():
 @pytest.mark.parametrize(
     "successes, attempts, k, message",
     [
-        ([[1, 5]], 4, 1, r"at \(0, 1\) they are 5 of 4"),
-        ([[-1, 2]], 4, 1, r"at \(0, 0\) they are -1 of 4"),
-        ([[1, 0]], 1, 1, "as few as 1: with k=1 every action needs at least 2"),
+        ([[1, 5]], 4, 1, r"at \(0, 1, 0\) they are 5 of 4"),
+        ([[-1, 2]], 4, 1, r"at \(0, 0, 0\) they are -1 of 4"),
+        ([[1, 0]], 1, 1, "are as few as 1: with k=1 every action needs at least 2"),
         ([[1, 0]], [[8, 7]], 4, "as few as 7: with k=4 every action needs at least 8"),
         ([[1, 0]], 4, 0, "k=0 must be a whole number of at least 1"),
         ([[1, 0]], 4, 1.5, "k=1.5 must be a whole number"),
         ([[1], [2]], 4, 1, "at least 2 actions"),
         (3, 4, 1, "at least 2 actions"),
         ([[0.5, 0.25]], 4, 1, "float64: give counts"),
-        ([[1, 0]], [4, 4], 1, "must be one number, or of the shape"),
+        ([[1, 0]], [4, 4, 4], 1, "must be one number, or of the shape"),
     ],
 )
 def test_counts_of_which_nothing_follows_are_refused(successes, attempts, k, message):
     with pytest.raises(ValueError, match=message):
-        evaluate.complementarity_of_best_of_k(successes, attempts, k)
+        of_base(successes, attempts, k)
+
+
+@pytest.mark.parametrize(
+    "weights, message",
+    [([1], "one number for each of the 2"), ([0, 0], "not all 0"), ([2, -1], "below")],
+)
+def test_weights_that_are_no_mixture_are_refused(weights, message):
     with pytest.raises(ValueError, match=message):
-        evaluate.complementarity_of_policy(successes, attempts, [[1, 1]], 4, k=k)
+        evaluate.complementarity_from_counts(
+            np.ones((1, 2, 2), int), 4, weights=weights
+        )
 
 
-def test_counts_of_the_base_are_checked_as_well():
+def test_counts_of_the_base_are_needed_for_any_prover():
     own = np.array([[1, 2]])
-    with pytest.raises(ValueError, match="base_successes must be from 0"):
-        evaluate.complementarity_of_policy(own, 4, np.array([[1, 2]]), 1)
-    with pytest.raises(ValueError, match="base_attempts are as few as 0"):
-        evaluate.complementarity_of_policy(own, 4, np.array([[0, 0]]), 0)
-    with pytest.raises(ValueError, match="of the same states and actions"):
-        evaluate.complementarity_of_policy(own, 4, np.array([[1, 2, 3]]), 4)
+    with pytest.raises(ValueError, match="attempts of policy 0 are as few as 0"):
+        of_other(own, 4, np.array([[0, 0]]), 0)

@@ -23,7 +23,7 @@ from tiny_models import (
     table_policy,
 )
 
-from pavjax import arrays, guided_decoding, pav
+from pavjax import arrays, guided_decoding, pav, provers
 from pavjax.decoding import StepLimits
 from pavjax.nets import make_verifier
 
@@ -54,7 +54,7 @@ def make(head):
             policy=POLICY,
             verifier=verifier,
             score_rule=guided_decoding.effective_reward_rule(
-                base=0, prover=prover, k=k, alpha=alpha
+                base=0, prover=provers.Prover(jnp.eye(3)[prover], k), alpha=alpha
             ),
             width=WIDTH,
             candidates=CANDIDATES,
@@ -179,7 +179,9 @@ def test_one_program_serves_every_prover_k_and_alpha():
 def test_the_effective_reward_rule_by_hand():
     """Base column 0, prover column 1, K = 2: mu goes from 1 - 0.8^2 = 0.36 to
     1 - 0.5^2 = 0.75, and the step is worth 0.4 + 0.5 * 0.39."""
-    rule = guided_decoding.effective_reward_rule(base=0, prover=1, k=2, alpha=0.5)
+    rule = guided_decoding.effective_reward_rule(
+        base=0, prover=provers.Prover.of(1, 2, k=2), alpha=0.5
+    )
     before, after = jnp.array([[[0.3, 0.2]]]), jnp.array([[[0.4, 0.5]]])
     np.testing.assert_allclose(rule(before, after), [[0.595]], rtol=1e-6)
 
@@ -261,7 +263,7 @@ def test_no_implicit_promotion_of_dtype_or_rank():
                 policy=POLICY,
                 verifier=verifier,
                 score_rule=guided_decoding.effective_reward_rule(
-                    base=0, prover=1, k=4, alpha=0.5
+                    base=0, prover=provers.Prover.of(1, 3, k=4), alpha=0.5
                 ),
                 width=2,
                 candidates=2,

@@ -192,6 +192,30 @@ def test_eight_devices_run_the_same_path(whole, tmp_path):
     np.testing.assert_allclose(*losses, rtol=1e-2)
 
 
+@pytest.mark.slow
+def test_provers_are_compared_on_top_of_the_same_runs(whole, copy):
+    """Counts, search and RL of a family; the policies and verifiers are there."""
+    done = python(
+        *("-m", "experiments.provers", "--config=configs/provers.py:micro"),
+        *(f"--workdir={copy}", "--config.rl.seeds=0,"),
+        cache=whole.cache,
+    )
+    assert done.status == 0, done.output
+    assert "sft.base  ->" not in done.output
+    page = Path(re.search(r"page: (\S+)index\.html", done.output).group(1))
+    results = json.loads((page / "results.json").read_text())
+    assert set(results["rank_correlations"]["beam of 2"]) == {
+        *("distinguishability", "alignment", "sum")
+    }
+    tables = {file.name: file.read_text() for file in (page / "tables").iterdir()}
+    rows = tables["provers.csv"].splitlines()
+    names = [row.split(",")[0] for row in rows]
+    assert names == ["prover", "base", "Bo4(base)", "base@50", "base+base@50"]
+    # the beams of provers are compared with the plain one on the same problems
+    assert "beam of 2" in rows[0]
+    assert (page / "figures/rl_average_accuracy_sum.png").stat().st_size > 5_000
+
+
 # ---------------------------------------------------------------- killed
 
 

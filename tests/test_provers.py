@@ -57,8 +57,17 @@ def test_mixture_is_the_weighted_mean_and_ignores_the_scale_of_the_weights():
 
 def test_prover_values_select_the_policy_and_then_take_best_of_k():
     values = jax.random.uniform(jax.random.key(0), (2, 3, 4))
-    selected = provers.prover_values(values, 2, 8)
+    selected = provers.prover_values(values, provers.Prover.of(2, 4, k=8))
     np.testing.assert_allclose(selected, 1 - (1 - values[..., 2]) ** 8, rtol=1e-6)
+    alone = provers.prover_values(values, provers.Prover.of(2, 4))
+    np.testing.assert_array_equal(alone, values[..., 2])
+
+
+def test_best_of_k_of_a_mixture_picks_a_policy_for_each_completion_anew():
+    """Two of two fail: not the mean of best-of-2 of each, but 1 - (mean failure)^2."""
+    values = jnp.array([0.2, 0.6])
+    found = provers.prover_values(values, provers.Prover(np.array([1, 1]), 2.0))
+    np.testing.assert_allclose(found, 1 - 0.6**2, rtol=1e-6)
 
 
 @pytest.mark.parametrize("xp", [np, jnp], ids=["numpy", "jax"])

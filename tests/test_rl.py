@@ -16,14 +16,14 @@ from tiny_models import (
     tiny_config,
 )
 
-from pavjax import arrays, rl, train
+from pavjax import arrays, provers, rl, train
 from pavjax.nets import make_policy, make_verifier
 from pavjax.types import Rollouts, Verifier
 
 VOCAB = 7
 B, N, T, S = 2, 3, 8, 4  # S prefixes: at most three steps
 KEY = jax.random.key(0)
-RULE = rl.CreditRule(alpha=2.0, prover=1, k=4.0)
+RULE = rl.CreditRule(alpha=2.0, prover=provers.Prover.of(1, 2, k=4.0))
 RNG = np.random.default_rng(0)
 # Two problems with three samples of three, two and one steps of two tokens; prompts
 # of one and of two tokens.
@@ -69,8 +69,8 @@ def by_hand(rule):
     for b, n in np.ndindex(B, N):
 
         def value(end, b=b, n=n):  # of the best of k, after the token at `end`
-            v = VALUES[tokens[b, n, end], end, rule.prover]
-            return 1 - (1 - v) ** rule.k
+            v = VALUES[tokens[b, n, end], end] @ rule.prover.weights
+            return 1 - (1 - v) ** rule.prover.k
 
         for h in range(NUM_STEPS[b, n]):
             start = PROMPT_LEN[b, n] + 2 * h
@@ -91,7 +91,7 @@ def by_hand(rule):
     "rule",
     [
         RULE,
-        RULE._replace(prover=0, k=1.0),
+        RULE._replace(prover=provers.Prover.of(0, 2)),
         RULE._replace(credit="value"),
         RULE._replace(clip=0.05),
         RULE._replace(credit="value", clip=0.3),
@@ -410,7 +410,7 @@ def test_a_softmax_table_learns_the_rewarded_token():
         reward = (rollouts.tokens[..., 1] == 5).astype(jnp.float32)
         return rollouts.replace(reward=reward), {"train_reward": float(reward.mean())}
 
-    rule = rl.CreditRule(alpha=0.0, prover=0, k=1.0)
+    rule = rl.CreditRule(alpha=0.0, prover=provers.Prover.of(0, 1))
     credit_fn = rl.make_credit_fn(None, rule, num_prefixes=2, baseline="leave_one_out")
     optimizer = optax.sgd(2.0)
     loss_fn = rl.make_loss(TABLE, kl_weight=0.0, learned_baseline=False)

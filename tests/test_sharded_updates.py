@@ -9,7 +9,7 @@ import optax
 import pytest
 from tiny_models import jit, random_params, random_tokens, tiny_config
 
-from pavjax import arrays, losses, rl, train
+from pavjax import arrays, losses, provers, rl, train
 from pavjax.nets import make_policy, make_verifier
 from pavjax.runtime import sharding
 from pavjax.types import Rollouts
@@ -92,7 +92,7 @@ def reinforce():
         logprobs=jnp.zeros((ROWS, 1, LENGTH)),
         reward=jnp.array(RNG.integers(0, 2, (ROWS, 1)), jnp.float32),
     )
-    rule = rl.CreditRule(alpha=2.0, prover=1, k=4)
+    rule = rl.CreditRule(alpha=2.0, prover=provers.Prover.of(1, 2, k=4))
     credit_fn = rl.make_credit_fn(
         VERIFIER, rule, num_prefixes=NUM_PREFIXES, baseline="value"
     )

@@ -44,13 +44,17 @@ class Series:
     faint: bool = False  # one seed behind the mean: thin, without label
     wide: bool = False
     colours: tuple = ()  # of single bars
+    x_low: np.ndarray | None = None  # of points
+    x_high: np.ndarray | None = None
+    names: tuple = ()  # of single points
 
 
 @dataclass(frozen=True)
 class Chart:
     """Axes and what is in them.
 
-    kind: "lines"; "categories" and "bars" are lines and bars over `categories`. log: base of the x axis, 0 = linear.
+    kind: "lines"; "categories" and "bars" are lines and bars over `categories`;
+    "points" have a name and brackets each. log: base of the x axis, 0 = linear.
     percent: y is a fraction shown in per cent. bounds: least range of y to show.
     """
 

@@ -88,6 +88,9 @@ OPEN_TABLES = (
     "table_rl_final",
     "table_rl_efficiency",
     "table_cost_by_stage",
+    "table_provers",
+    "table_correlations",
+    "table_choices",
 )
 
 

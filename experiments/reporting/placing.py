@@ -50,7 +50,7 @@ def place(figure, axes, chart, title):
 
 def ends_at_right(axes, chart, labelled):
     """Whether all lines end at the right edge, where their labels can stand."""
-    if chart.kind == "bars" or len(labelled) < 2 or chart.diagonal:
+    if chart.kind in ("bars", "points") or len(labelled) < 2 or chart.diagonal:
         return False
     ends = [last_point(series) for series in labelled]
     if any(end is None for end in ends) or max(len(s.label) for s in labelled) > 22:
@@ -116,6 +116,8 @@ def add_legend(figure, labelled, chart):
             handles.append(matplotlib.patches.Patch(color=series.colour))
             continue
         style = {"linestyle": "--" if series.dashed else "-", "linewidth": 1.8}
+        if chart.kind == "points":
+            style = {"linestyle": "none"}
         style |= {"marker": MARKERS[index % len(MARKERS)], "markersize": 4.5}
         handles.append(matplotlib.lines.Line2D([], [], color=series.colour, **style))
     longest = max(len(series.label) for series in labelled)

@@ -43,7 +43,9 @@ def render(chart, title):
         axes = figure.add_axes((0.1, 0.1, 0.8, 0.8))  # placed at the end
         axes.set_xlabel(chart.x_label)
         axes.set_ylabel(chart.y_label)
-        draw_bars(axes, chart) if chart.kind == "bars" else draw_lines(axes, chart)
+        {"bars": draw_bars, "points": draw_points}.get(chart.kind, draw_lines)(
+            axes, chart
+        )
         scale_y(axes, chart)
         if chart.zero:
             axes.axhline(0, color="#888888", linewidth=1)
@@ -75,6 +77,32 @@ def draw_lines(axes, chart):
     if chart.diagonal:
         axes.plot([0, 1], [0, 1], color="#888888", linewidth=1, linestyle=":")
     scale_x(axes, chart)
+
+
+def draw_points(axes, chart):
+    """Each point with its name, and brackets in both directions."""
+    for index, series in enumerate(chart.series):
+        spread = {}
+        for axis, at, low, high in (
+            ("xerr", series.x, series.x_low, series.x_high),
+            ("yerr", series.y, series.low, series.high),
+        ):
+            if low is not None and np.isfinite(low).any():
+                spread[axis] = np.abs([at - low, high - at])
+        axes.errorbar(
+            *(series.x, series.y),
+            **spread,
+            fmt=MARKERS[index % len(MARKERS)],
+            color=series.colour,
+            markersize=5.5,
+            elinewidth=0.8,
+            alpha=0.9,
+        )
+        for x, y, name in zip(series.x, series.y, series.names, strict=True):
+            place = {"xytext": (4, 4), "textcoords": "offset points", "size": 7.5}
+            axes.annotate(name, (x, y), color=series.colour, **place)
+    axes.margins(0.06)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
 
 
 def scale_x(axes, chart):

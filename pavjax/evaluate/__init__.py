@@ -20,8 +20,8 @@ from pavjax.evaluate.calibration import (
 )
 from pavjax.evaluate.complementarity import (
     Complementarity,
-    complementarity_of_best_of_k,
-    complementarity_of_policy,
+    complementarity_from_counts,
+    completions_needed,
 )
 from pavjax.evaluate.cost import (
     ModelSize,
@@ -57,6 +57,7 @@ from pavjax.evaluate.process_benchmarks import (
     process_bench,
     step_quality,
 )
+from pavjax.evaluate.ranking import rank_correlation
 from pavjax.evaluate.step_scores import (
     aggregate,
     as_probabilities,
@@ -81,8 +82,8 @@ __all__ = [
     "best_threshold",
     "bootstrap",
     "checked",
-    "complementarity_of_best_of_k",
-    "complementarity_of_policy",
+    "complementarity_from_counts",
+    "completions_needed",
     "compute_efficiency",
     "confusion_counts",
     "cost_to_reach",
@@ -102,6 +103,7 @@ __all__ = [
     "prm_bench",
     "prm_score",
     "process_bench",
+    "rank_correlation",
     "reliability_curve",
     "sample_efficiency",
     "sequence_flops",

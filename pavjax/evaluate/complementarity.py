@@ -7,30 +7,37 @@ gives them from exact values:
     alignment          = Cov_{a ~ pi}[Q^mu(s, a), Q^pi(s, a)]
 
 (within a state A and Q differ by a constant). From each state N >= 2 actions were drawn
-from the base pi, and each was completed several times: counts [*B N]. Put to success
-rates, a variance counts their binomial noise too; here nothing is biased, whatever the
-number of actions and of completions. Hence an estimate may come out below 0: average
-over states before anything else, and never clip.
+from the base pi, and each was completed several times by each of P policies, of which
+the prover is best-of-K of a mixture: counts [*B N P]. Put to success rates, a variance
+counts their binomial noise too; here nothing is biased, whatever the number of actions
+and of completions. Hence an estimate may come out below 0: average over states before
+anything else, and never clip.
 
-How. Let f be the chance of failure after an action, n its completions, of which u fail.
+How. Let f_p be policy p's chance of failure after an action, n its completions, of
+which u fail.
 
-    F_j = u (u-1) .. (u-j+1) / (n (n-1) .. (n-j+1))      has mean f^j       (n >= j)
+    F_j(p) = u (u-1) .. (u-j+1) / (n (n-1) .. (n-j+1))   has mean f_p^j     (n >= j)
 
-is the chance that j of the n, drawn without replacement, all fail. If X and Y are
-unbiased for x(a) and y(a), and W, of the same completions, for the product x(a) y(a),
+is the chance that j of the n, drawn without replacement, all fail. A mixture with
+weights w fails with chance f = sum_p w_p f_p, and
+
+    f^j = j! sum over a_1 + .. + a_P = j of  prod_p w_p^a_p f_p^a_p / a_p!
+
+whose every term the product of F_{a_p}(p) estimates, since different policies share no
+completions. If X and Y are unbiased for x(a) and y(a), and W, of the same completions,
+for the product x(a) y(a),
 
     mean_i W_i  -  mean_{i != j} X_i Y_j                 has mean Cov_a[x, y]
 
-since different actions are independent. Best-of-K fails with chance f^K, so that
+since different actions are independent. Best-of-K fails with chance f^K, so that x = y
+= f^K for the distinguishability, and x = f^K, y = f_base for the alignment, whose
+product has one more factor f_base under the sum above.
 
-    distinguishability    X = Y = F_K of the prover      W = F_2K
-    alignment             X = F_K, Y = F_1 of the base   W = X Y of separate counts,
-                                                         F_{K+1} of the same ones
-
-For K = 1 the first is the sample variance of the rates less the mean of r (1 - r) /
-(n - 1). With n < 2K completions nothing is unbiased for f^2K, for the chance of each
-count is a polynomial of degree n in f. Splitting the completions, to multiply what two
-parts say, would need as many and be noisier: F_2K averages over all ways to split.
+For one policy and K = 1 the first is the sample variance of the rates less the mean of
+r (1 - r) / (n - 1). With n < 2K completions nothing is unbiased for f^2K, for the
+chance of each count is a polynomial of degree n in f. Splitting the completions, to
+multiply what two parts say, would need as many and be noisier: F averages over all ways
+to split.
 
 What it takes: actions that are independent draws, so that one drawn twice counts twice,
 with completions of its own; and numbers of completions that do not depend on what came
@@ -38,6 +45,7 @@ out of them (labels of `labels.until_first_pit`, or of traces that a search sele
 are of neither kind).
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -52,47 +60,51 @@ class Complementarity(NamedTuple):
     alignment: np.ndarray
 
 
-def complementarity_of_best_of_k(successes, attempts, k):
-    """Estimates for best-of-K of the base as prover, from completions by the base.
+def complementarity_from_counts(successes, attempts, *, weights, k=1, base=0):
+    """Estimates for best-of-K of the mixture with `weights` [P] of P policies.
 
-    successes [*B N] of attempts (the same shape, or one number for all), of N actions
-    drawn from the base at each state -> terms [*B]. K = 1 is the base itself: both
-    terms are Var_{a ~ pi}[Q^pi]. Needs 2K attempts. See the module's docstring.
+    successes [*B N P] of attempts (the same shape, or broadcastable to it): of each of
+    N actions drawn from the base, which is policy `base`, at each state, completed by
+    each policy itself (not by best-of-K of it) -> terms [*B]. Needs 2K attempts of each
+    policy with a weight, K + 1 of the base if it has one, and 1 of the base in any
+    case. With one weight, of the base, and K = 1 both terms are Var_{a ~ pi}[Q^pi]. See
+    the module's docstring.
     """
-    counts = _checked("", successes, attempts, k, 2 * k)
-    fails = _all_fail(counts, k)
+    weights = _checked_weights(weights, np.shape(successes), k, base)
+    counts = _checked(successes, attempts, completions_needed(weights, k, base), k)
+    fails = _all_fail(counts, weights, k)
+    of_base = 1 - provers.pass_at_k(counts[0][..., base], counts[1][..., base], 1)
+    both = _all_fail(counts, weights, k, and_base=base)
     return Complementarity(
-        _covariance(fails, fails, _all_fail(counts, 2 * k)),
-        _covariance(fails, _all_fail(counts, 1), _all_fail(counts, k + 1)),
+        _covariance(fails, fails, _all_fail(counts, weights, 2 * k)),
+        _covariance(fails, of_base, both),
     )
 
 
-def complementarity_of_policy(
-    successes, attempts, base_successes, base_attempts, *, k=1
-):
-    """Estimates for another policy, or best-of-K of it, as prover.
-
-    successes [*B N] of attempts by the policy itself (not by best-of-K of it), and
-    those by the base, of the same N actions drawn from the base -> terms [*B]. The two
-    must share no completions. Needs 2K attempts, and 1 of the base.
-    """
-    counts = _checked("", successes, attempts, k, 2 * k)
-    base_counts = _checked("base_", base_successes, base_attempts, 1, 1)
-    if counts[0].shape != base_counts[0].shape:
-        raise ValueError(
-            f"counts of the prover {counts[0].shape} and of the base "
-            f"{base_counts[0].shape} must be of the same states and actions"
-        )
-    fails, base_fails = _all_fail(counts, k), _all_fail(base_counts, 1)
-    return Complementarity(
-        _covariance(fails, fails, _all_fail(counts, 2 * k)),
-        _covariance(fails, base_fails, fails * base_fails),
-    )
+def completions_needed(weights, k, base=0):
+    """The fewest completions of each action by each policy: [P] ints."""
+    needed = np.where(np.asarray(weights) > 0, 2 * k, 0)
+    needed[base] = max(needed[base], 1)
+    return needed
 
 
-def _all_fail(counts, j):
-    """F_j, unbiased for f^j."""
-    return 1 - provers.pass_at_k(*counts, j)
+def _all_fail(counts, weights, j, and_base=None):
+    """Unbiased for f^j of the mixture; with `and_base`, for f^j f_base: [*B N]."""
+    successes, attempts = counts
+    # terms[a] = the part of f^a / a! that the policies so far contribute
+    terms = [1.0] + [0.0] * j
+    for p in np.flatnonzero((weights > 0) | (np.arange(len(weights)) == and_base)):
+        more = int(p == and_base)
+        own = [
+            weights[p] ** a
+            / math.factorial(a)
+            * (1 - provers.pass_at_k(successes[..., p], attempts[..., p], a + more))
+            if weights[p] or not a
+            else 0.0
+            for a in range(j + 1)
+        ]
+        terms = [sum(terms[a - b] * own[b] for b in range(a + 1)) for a in range(j + 1)]
+    return math.factorial(j) * terms[j]
 
 
 def _covariance(x, y, product):
@@ -102,39 +114,52 @@ def _covariance(x, y, product):
     return product.mean(-1) - pairs / (num_actions * (num_actions - 1))
 
 
-def _checked(prefix, successes, attempts, k, needed):
-    """Successes and attempts as int64 of one shape, fit for powers up to `needed`."""
+def _checked_weights(weights, shape, k, base):
+    """Weights [P] that sum to 1."""
+    weights = np.asarray(weights, np.float64)
     if k < 1 or k != int(k):
         raise ValueError(f"{k=} must be a whole number of at least 1")
+    if len(shape) < 2 or shape[-2] < 2:
+        raise ValueError(
+            f"successes have shape {shape}: the last axis but one must hold at least 2 "
+            "actions per state, else nothing varies; the last one the policies"
+        )
+    if weights.shape != shape[-1:] or (weights < 0).any() or not weights.any():
+        raise ValueError(
+            f"weights={weights.tolist()} must be one number for each of the {shape[-1]} "
+            "policies that were counted, none below 0 and not all 0"
+        )
+    if not 0 <= base < len(weights):
+        raise ValueError(f"{base=} is not one of the {len(weights)} policies")
+    return weights / weights.sum()
+
+
+def _checked(successes, attempts, needed, k):
+    """Successes and attempts as int64 of one shape, fit for these powers."""
     successes, attempts = np.asarray(successes), np.asarray(attempts)
     for name, x in (("successes", successes), ("attempts", attempts)):
         if not np.issubdtype(x.dtype, np.integer):
-            raise ValueError(
-                f"{prefix}{name} are {x.dtype}: give counts (integers), not rates"
-            )
-    if successes.ndim < 1 or successes.shape[-1] < 2:
+            raise ValueError(f"{name} are {x.dtype}: give counts (integers), not rates")
+    try:
+        attempts = np.broadcast_to(attempts, successes.shape).astype(np.int64)
+    except ValueError:
         raise ValueError(
-            f"{prefix}successes have shape {successes.shape}: the last axis must hold "
-            "at least 2 actions per state, else nothing varies"
-        )
-    if attempts.shape not in ((), successes.shape):
-        raise ValueError(
-            f"{prefix}attempts {attempts.shape} must be one number, or of the shape of "
-            f"{prefix}successes {successes.shape}"
-        )
+            f"attempts {attempts.shape} must be one number, or of the shape of "
+            f"successes {successes.shape}"
+        ) from None
     successes = successes.astype(np.int64)
-    attempts = np.broadcast_to(attempts, successes.shape).astype(np.int64)
     wrong = (successes < 0) | (successes > attempts)
     if wrong.any():
         first = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise ValueError(
-            f"{prefix}successes must be from 0 to {prefix}attempts: at {first} they "
-            f"are {successes[first]} of {attempts[first]}"
+            f"successes must be from 0 to attempts: at {first} they are "
+            f"{successes[first]} of {attempts[first]}"
         )
-    fewest = attempts.min(initial=needed)
-    if fewest < needed:
+    fewest = attempts.reshape(-1, len(needed)).min(axis=0, initial=2 * k)
+    for p in np.flatnonzero(fewest < needed):
         raise ValueError(
-            f"{prefix}attempts are as few as {fewest}: with {k=} every action needs at "
-            f"least {needed}; draw more completions, or leave out such states"
+            f"attempts of policy {p} are as few as {fewest[p]}: with {k=} every action "
+            f"needs at least {needed[p]}; draw more completions, or leave out such "
+            "states"
         )
     return successes, attempts

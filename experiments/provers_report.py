@@ -1,0 +1,44 @@
+"""provers_report: what each prover promised beside what it brought.
+
+in:   the counts of the complementarity stage, a search and RL with every prover
+out:  index.html, which needs no other file; figures/*.png, figures.csv, tables/*.csv,
+      and in results.json rank correlations and what was found, in sentences
+      python -m experiments.provers --config=... --workdir=DIR
+"""
+
+import math
+
+from experiments.report import write
+from experiments.reporting import provers_page, provers_results
+from experiments.reporting.provers_results import PREDICTIONS
+
+
+def run(job, workspace):
+    inputs = {
+        role: (directory, workspace.input_results(role))
+        for role, directory in workspace.inputs.items()
+    }
+    results = provers_results.load(job.settings, inputs)
+    report, findings = provers_page.build(results)
+    for flaw in report.flaws:
+        workspace.log(f"could not be shown: {flaw}")
+    for path, data in report.files.items():
+        write(workspace.directory / path, data)
+    workspace.write_results(
+        {
+            "index": "index.html",
+            "findings": findings,
+            "rank_correlations": {
+                outcome.name: {
+                    name: finite(results.correlation(name, outcome))
+                    for name in PREDICTIONS
+                }
+                for outcome in results.outcomes
+            },
+        }
+    )
+
+
+def finite(interval):
+    """[estimate, low, high]; None where nothing is ranked."""
+    return [None if math.isnan(x) else float(x) for x in interval]
