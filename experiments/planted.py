@@ -15,8 +15,8 @@ import sys
 import jax
 
 from experiments import cli
-from experiments import run as runner
-from experiments.stages import Job, StageError, read_record, with_inputs
+from experiments.findings_command import run_to_page
+from experiments.stages import Job, StageError, with_inputs
 
 DEFAULT = "configs/planted.py:main"
 OUTCOME_ONLY = "outcome"
@@ -30,19 +30,12 @@ def main():
 
 def command(argv):
     """Parse, plan, run, and say where the page is."""
-    argv = [f"--config={DEFAULT}", *argv]
-    options = cli.parse(argv, description="Run the didactic experiment of the paper.")
-    jobs = plan(options.config)
-    if options.dry_run:
-        print(runner.plan_table(jobs, options.workdir))
-        return
-    cli.prepare(options.workdir)
-    runner.run_jobs(jobs, options.workdir, runner.execution_of(options.config))
-    runner.write_latest(jobs, options.workdir)
-    page = jobs[-1].directory(options.workdir)
-    for line in read_record(page / "results.json")["findings"]:
-        print(f"  {line}")
-    print(f"page: {page / 'index.html'}")
+    run_to_page(
+        argv,
+        default=DEFAULT,
+        description="Run the didactic experiment of the paper.",
+        plan=plan,
+    )
 
 
 def plan(config):

@@ -6,7 +6,7 @@ out:  index.html, which needs no other file; figures/*.png, figures.csv (every n
       python -m experiments.planted --workdir=DIR
 """
 
-from experiments.report import write
+from experiments.report import write_report
 from experiments.reporting import planted_page
 from experiments.reporting.planted_results import Arm, Results
 from pavjax.tasks import planted
@@ -20,8 +20,5 @@ def run(job, workspace):
         arms[reading, source.settings["gamma"]] = Arm.of(found)
     task = planted.Planted(**job.settings["task"])
     report, findings = planted_page.build(Results(task, job.settings, arms))
-    for flaw in report.flaws:
-        workspace.log(f"could not be shown: {flaw}")
-    for path, data in report.files.items():
-        write(workspace.directory / path, data)
+    write_report(workspace, report)
     workspace.write_results({"index": "index.html", "findings": findings})

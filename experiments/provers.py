@@ -14,11 +14,11 @@ import sys
 from ml_collections import ConfigDict
 
 from experiments import cli
-from experiments import run as runner
+from experiments.findings_command import run_to_page
 from experiments.job_settings import make_job
 from experiments.pipeline import complementarity_job, plan, policy_jobs
 from experiments.prover_names import family_of
-from experiments.stages import StageError, read_record, with_inputs
+from experiments.stages import StageError, with_inputs
 
 DEFAULT = "configs/provers.py:countdown"
 OUTCOME = "orm"  # the variant of rl that asks no prover
@@ -30,19 +30,12 @@ def main():
 
 def command(argv):
     """Parse, plan, run, and say where the page is."""
-    argv = [f"--config={DEFAULT}", *argv]
-    options = cli.parse(argv, description="Compare provers: predicted and realised.")
-    jobs = provers_plan(options.config)
-    if options.dry_run:
-        print(runner.plan_table(jobs, options.workdir))
-        return
-    cli.prepare(options.workdir)
-    runner.run_jobs(jobs, options.workdir, runner.execution_of(options.config))
-    runner.write_latest(jobs, options.workdir)
-    page = jobs[-1].directory(options.workdir)
-    for line in read_record(page / "results.json")["findings"]:
-        print(f"  {line}")
-    print(f"page: {page / 'index.html'}")
+    run_to_page(
+        argv,
+        default=DEFAULT,
+        description="Compare provers: predicted and realised.",
+        plan=provers_plan,
+    )
 
 
 def provers_plan(config):

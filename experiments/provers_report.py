@@ -8,7 +8,7 @@ out:  index.html, which needs no other file; figures/*.png, figures.csv, tables/
 
 import math
 
-from experiments.report import write
+from experiments.report import write_report
 from experiments.reporting import provers_page, provers_results
 from experiments.reporting.provers_results import PREDICTIONS
 
@@ -20,10 +20,7 @@ def run(job, workspace):
     }
     results = provers_results.load(job.settings, inputs)
     report, findings = provers_page.build(results)
-    for flaw in report.flaws:
-        workspace.log(f"could not be shown: {flaw}")
-    for path, data in report.files.items():
-        write(workspace.directory / path, data)
+    write_report(workspace, report)
     workspace.write_results(
         {
             "index": "index.html",

@@ -20,10 +20,7 @@ def run(job, workspace):
     task = results.config["task"]["name"]
     with workspace.progress(page.NUM_FIGURES, unit="figures") as progress:
         report = page.build(results, f"pavjax: {task}", progress.update)
-    for flaw in report.flaws:
-        workspace.log(f"could not be shown: {flaw}")
-    for path, data in report.files.items():
-        write(workspace.directory / path, data)
+    write_report(workspace, report)
     workspace.write_results(
         {
             "index": "index.html",
@@ -35,6 +32,14 @@ def run(job, workspace):
             ],
         }
     )
+
+
+def write_report(workspace, report):
+    """All files of a `Report`; its flaws are logged."""
+    for flaw in report.flaws:
+        workspace.log(f"could not be shown: {flaw}")
+    for path, data in report.files.items():
+        write(workspace.directory / path, data)
 
 
 def write(path, data):

@@ -1,13 +1,10 @@
 """The page of the didactic experiment: what the paper shows, and what came out."""
 
-import html
-
 import numpy as np
 
-from experiments.reporting import page, paper, tables
+from experiments.reporting import findings_page, paper
 from experiments.reporting.charts import COLOURS, Chart, Series, from_curve
 from experiments.reporting.curves import Part
-from experiments.reporting.parts import Report, figure_html, table_html
 from experiments.reporting.planted_findings import EXPLANATIONS, findings
 from experiments.reporting.tables import Column, Table
 from pavjax.tasks import planted
@@ -17,30 +14,19 @@ OUTCOME, PAPER = "only Q^π", "#7A7A7A"
 
 def build(results):
     """-> (a `Report` with all files, the findings as sentences)."""
-    report, drawn = Report(), [("figure", "series", "x", "y", "low", "high")]
     sentences = findings(results)
-    listed = "".join(f"<li>{html.escape(s)}</li>" for s in sentences)
-    figures = [figure_html(report, part, results, drawn) for part in CHARTS]
-    tabled = [table_html(report, part, results) for part in TABLES]
-    body = [
-        f'<section id="summary"><p>{html.escape(scope(results))}</p><ul>{listed}</ul>',
-        "</section>",
-        page.section_html(
-            "figures",
-            "The paper's figures",
-            "Dashed grey: the numbers of the paper, which says nothing of its seeds. "
-            "Bands and brackets: intervals over seeds.",
-            figures,
-            "\n".join(tabled),
-        ),
-        "<section><h2>Why</h2>",
-        *(f"<p>{html.escape(text)}</p>" for text in EXPLANATIONS),
-        "</section>",
-        page.config_html(report, results.settings),
-    ]
-    report.add_csv("figures.csv", tables.csv_text(drawn))
-    title = "pavjax: a planted sub-sequence"
-    report.files["index.html"] = page.document(title, "\n".join(body)).encode()
+    report = findings_page.build(
+        results,
+        title="pavjax: a planted sub-sequence",
+        scope=scope(results),
+        findings=[*sentences, *EXPLANATIONS],
+        heading="The paper's figures",
+        intro="Dashed grey: the numbers of the paper, which says nothing of its seeds. "
+        "Bands and brackets: intervals over seeds.",
+        charts=CHARTS,
+        parts=TABLES,
+        config=results.settings,
+    )
     return report, sentences
 
 

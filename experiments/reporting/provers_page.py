@@ -1,14 +1,12 @@
 """The page that compares provers: what each promised and what each brought."""
 
 import functools
-import html
 
 import numpy as np
 
-from experiments.reporting import page, tables
+from experiments.reporting import findings_page
 from experiments.reporting.charts import Chart, Series
 from experiments.reporting.curves import Part
-from experiments.reporting.parts import Report, figure_html, table_html
 from experiments.reporting.provers_results import PREDICTIONS
 from experiments.reporting.tables import Column, Table, show
 
@@ -18,26 +16,18 @@ KINDS |= {"mixture with the base": "#009E73"}
 
 def build(results):
     """-> (a `Report` with all files, the findings as sentences)."""
-    report, drawn = Report(), [("figure", "series", "x", "y", "low", "high")]
     sentences = findings(results)
-    listed = "".join(f"<li>{html.escape(s)}</li>" for s in sentences)
-    figures = [figure_html(report, part, results, drawn) for part in charts(results)]
-    tabled = [table_html(report, part, results) for part in TABLES]
-    body = [
-        f'<section id="summary"><p>{html.escape(scope(results))}</p><ul>{listed}</ul>',
-        "</section>",
-        page.section_html(
-            "figures",
-            "Predicted and realised",
-            "One point per prover; brackets are intervals over problems, or seeds.",
-            figures,
-            "\n".join(tabled),
-        ),
-        page.config_html(report, results.config),
-    ]
-    report.add_csv("figures.csv", tables.csv_text(drawn))
-    title = "pavjax: which prover?"
-    report.files["index.html"] = page.document(title, "\n".join(body)).encode()
+    report = findings_page.build(
+        results,
+        title="pavjax: which prover?",
+        scope=scope(results),
+        findings=sentences,
+        heading="Predicted and realised",
+        intro="One point per prover; brackets are intervals over problems, or seeds.",
+        charts=charts(results),
+        parts=TABLES,
+        config=results.config,
+    )
     return report, sentences
 
 
