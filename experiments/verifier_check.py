@@ -18,7 +18,7 @@ from experiments import run as runner
 from experiments import verifier as verifier_stage
 from experiments.problems import problem_set
 from experiments.search_methods import Searcher
-from pavjax import data, evaluate, labels
+from pavjax import data, evaluate, labels, provers
 
 
 def run(job, workspace):
@@ -82,7 +82,9 @@ def errors(logits, records):
 def beams(searcher, problems, key, section, workspace):
     """{"width": [..], "accuracy": [[estimate, low, high] ..], "tokens": [..],
     "correct": [per problem ..]} of every width."""
-    rule = {"prover": 0, "k": float(section["best_of"]), "alpha": section["alpha"]}
+    num_policies, k = len(searcher.judge.provers), float(section["best_of"])
+    prover = provers.Prover.of(0, num_policies, k)
+    rule = {"prover": prover, "alpha": section["alpha"]}
     found = {"width": [], "accuracy": [], "tokens": [], "correct": []}
     for width in section["widths"]:
         with workspace.progress(

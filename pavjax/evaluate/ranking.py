@@ -27,10 +27,10 @@ def rank_correlation(
     left = _resampled_means(predicted, rng, num_resamples)
     right = _resampled_means(realised, rng, num_resamples)
     tail = (1 - confidence) / 2
-    values = _spearman(left, right)
+    values = spearman(left, right)
     known = values[np.isfinite(values)]
     low, high = np.quantile(known, [tail, 1 - tail]) if known.size else (np.nan,) * 2
-    return Interval(_spearman(predicted.mean(1), realised.mean(1)), low, high)
+    return Interval(spearman(predicted.mean(1), realised.mean(1)), low, high)
 
 
 def _resampled_means(columns, rng, num_resamples):
@@ -40,8 +40,9 @@ def _resampled_means(columns, rng, num_resamples):
     return times @ columns.T / count
 
 
-def _spearman(x, y):
-    """Correlation of the ranks along the last axis; NaN where either is constant."""
+def spearman(x, y):
+    """Correlation of the ranks along the last axis, of floats of one shape; ties have
+    their mean rank. NaN where either is constant."""
     # Means of equal numbers may differ in the last digit: those are ties.
     x, y = (stats.rankdata(np.round(v, 12), axis=-1) for v in (x, y))
     x, y = (v - v.mean(-1, keepdims=True) for v in (x, y))

@@ -24,9 +24,9 @@ trained on them, nor calibrated.
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from pavjax.evaluate.intervals import Interval, mean_interval_by_problem
+from pavjax.evaluate.ranking import spearman
 
 
 class ReferenceValues(NamedTuple):
@@ -105,13 +105,7 @@ def rank_correlations(values, reference, problem_ids):
     known = np.isfinite(reference.value)
     return np.array(
         [
-            _rank_correlation(values[mine], reference.value[mine])
+            spearman(values[mine], reference.value[mine])
             for mine in (known & (ids == i) for i in np.unique(problem_ids))
         ]
     )
-
-
-def _rank_correlation(x, y):
-    if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return np.nan
-    return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
