@@ -16,6 +16,8 @@ def get_config(preset="countdown"):
     if preset == "arithmetic":
         config = arithmetic.get_config("tiny")
         family(config)
+        # With batches this small most of the time would go into evaluations.
+        config.rl.update(evaluate_every=20, num_pass_at=2)
     elif preset == "countdown":
         config = countdown.get_config("tiny")
         family(config)
