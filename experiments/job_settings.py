@@ -19,7 +19,7 @@ VERSIONS = {
     "evaluate": 1,
     "rl": 1,
     "report": 1,
-    "provers_report": 1,
+    "provers.report": 1,
 }
 
 

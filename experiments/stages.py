@@ -32,7 +32,8 @@ class StageError(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a stage. `settings` are plain JSON: the config sections it reads,
+    """One run of a stage, which is a module of `experiments`: "sft", or "planted.runs"
+    in a package. `settings` are plain JSON: the config sections it reads,
     resolved. `inputs` maps a role ("base", "verifier") to the job that fills it.
     Bump `version` when the stage's code changes what its results mean."""
 

@@ -6,10 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import cli, planted, planted_runs
+from experiments import cli
 from experiments import run as runner
-from experiments.reporting import paper, planted_page
-from experiments.reporting.planted_results import Arm, Results
+from experiments.planted import page as planted_page
+from experiments.planted import plan as planted_plan
+from experiments.planted import runs
+from experiments.planted.results import Arm, Results
+from experiments.reporting import paper
 from experiments.stages import StageError
 from pavjax.runtime.checkpoint import Checkpointer
 from pavjax.tasks.planted import Planted
@@ -26,24 +29,24 @@ def plan(preset="main", **changes):
     config = cli.load_config(f"{CONFIG}:{preset}")
     for path, value in changes.items():
         cli.override(config, path.replace("__", "."), value)
-    return planted.plan(config)
+    return planted_plan.plan(config)
 
 
 @pytest.mark.parametrize("preset", ["main", "full", "micro"])
 def test_every_preset_plans_runs_that_can_be_traced(preset):
     *jobs, report = plan(preset)
-    assert {job.stage for job in jobs} == {"planted_runs"}
-    assert report.stage == "planted_report"
+    assert {job.stage for job in jobs} == {"planted.runs"}
+    assert report.stage == "planted.report"
     assert set(map(id, report.inputs.values())) >= set(map(id, jobs))
     for job in jobs:
         rl = job.settings["rl"]
         task = Planted(**job.settings["task"])
-        policy = planted_runs.policy_of(task, job.settings["model"])
+        policy = runs.policy_of(task, job.settings["model"])
         params = jax.eval_shape(policy.init, jax.random.key(0))
         tokens = jax.ShapeDtypeStruct((rl["batch_size"], task.length), np.int32)
         logits = jax.eval_shape(policy.logits, params, tokens)
         assert logits.shape == (*tokens.shape, task.vocab_size)
-        prover = planted_runs.prover_of(task, job.settings["gamma"], rl)
+        prover = runs.prover_of(task, job.settings["gamma"], rl)
         assert prover.tables.shape[-1] == rl["advantage_rollouts"]
         assert (float(prover.alpha) == 0) == (job.settings["gamma"] is None)
 
@@ -77,7 +80,7 @@ def test_readings_change_known_fields_alone():
     config = cli.load_config(f"{CONFIG}:micro")
     config.readings.rollouts.rl.outcome_rolouts = 3
     with pytest.raises(StageError, match="outcome_rolouts"):
-        planted.plan(config)
+        planted_plan.plan(config)
 
 
 @pytest.mark.slow
@@ -86,11 +89,11 @@ def test_a_killed_run_ends_as_an_undisturbed_one(tmp_path, monkeypatch):
     """It dies at the third of four evaluations, a checkpoint (every second) behind it;
     the same command then ends with the same bytes and weights."""
     config = cli.load_config(f"{CONFIG}:micro")
-    job = next(j for j in planted.plan(config) if j.name == "planted.main.gamma10")
+    job = next(j for j in planted_plan.plan(config) if j.name == "planted.main.gamma10")
     execution = runner.execution_of(config) | {
         "logging": {"every": 1, "tensorboard": False, "wandb": False}
     }
-    monkeypatch.setattr(planted_runs, "CHECKPOINT_EVERY", 4)
+    monkeypatch.setattr(runs, "CHECKPOINT_EVERY", 4)
     runner.run_jobs([job], tmp_path / "whole", execution)
     whole = job.directory(tmp_path / "whole")
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments.reporting import provers_page, provers_results
-from experiments.reporting.provers_results import Outcome, Results
+from experiments.provers import page as provers_page
+from experiments.provers import results as provers_results
+from experiments.provers.results import Outcome, Results
 from pavjax import evaluate
 
 NAMES = ["base", "Bo4(base)", "strong", "base+strong"]

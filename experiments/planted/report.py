@@ -1,14 +1,14 @@
-"""planted_report: the paper's didactic figures beside what came out here.
+"""planted.report: the paper's didactic figures beside what came out here.
 
-in:   results.json of every planted_runs job
+in:   results.json of every planted.runs job
 out:  index.html, which needs no other file; figures/*.png, figures.csv (every number
       that is drawn), tables/*.csv, and in results.json what was found, in sentences
       python -m experiments.planted --workdir=DIR
 """
 
+from experiments.planted import page
+from experiments.planted.results import Arm, Results
 from experiments.report import write_report
-from experiments.reporting import planted_page
-from experiments.reporting.planted_results import Arm, Results
 from pavjax.tasks import planted
 
 
@@ -19,6 +19,6 @@ def run(job, workspace):
         found = workspace.input_results(role)
         arms[reading, source.settings["gamma"]] = Arm.of(found)
     task = planted.Planted(**job.settings["task"])
-    report, findings = planted_page.build(Results(task, job.settings, arms))
+    report, findings = page.build(Results(task, job.settings, arms))
     write_report(workspace, report)
     workspace.write_results({"index": "index.html", "findings": findings})

@@ -1,4 +1,4 @@
-"""planted_runs: one prover of the didactic experiment, all seeds side by side.
+"""planted.runs: one prover of the didactic experiment, all seeds side by side.
 
 in:   nothing: every seed draws its own responses of the weak prover and starts from a
       policy fitted to them; provers of one reading share starts and random numbers

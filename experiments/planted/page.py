@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from experiments.planted.findings import EXPLANATIONS, findings
 from experiments.reporting import findings_page, paper
 from experiments.reporting.charts import COLOURS, Chart, Series, from_curve
 from experiments.reporting.curves import Part
-from experiments.reporting.planted_findings import EXPLANATIONS, findings
 from experiments.reporting.tables import Column, Table
 from pavjax.tasks import planted
 

@@ -1,4 +1,4 @@
-"""provers_report: what each prover promised beside what it brought.
+"""provers.report: what each prover promised beside what it brought.
 
 in:   the counts of the complementarity stage, a search and RL with every prover
 out:  index.html, which needs no other file; figures/*.png, figures.csv, tables/*.csv,
@@ -8,9 +8,9 @@ out:  index.html, which needs no other file; figures/*.png, figures.csv, tables/
 
 import math
 
+from experiments.provers import page, results
+from experiments.provers.results import PREDICTIONS
 from experiments.report import write_report
-from experiments.reporting import provers_page, provers_results
-from experiments.reporting.provers_results import PREDICTIONS
 
 
 def run(job, workspace):
@@ -18,8 +18,8 @@ def run(job, workspace):
         role: (directory, workspace.input_results(role))
         for role, directory in workspace.inputs.items()
     }
-    results = provers_results.load(job.settings, inputs)
-    report, findings = provers_page.build(results)
+    found = results.load(job.settings, inputs)
+    report, findings = page.build(found)
     write_report(workspace, report)
     workspace.write_results(
         {
@@ -27,10 +27,10 @@ def run(job, workspace):
             "findings": findings,
             "rank_correlations": {
                 outcome.name: {
-                    name: finite(results.correlation(name, outcome))
+                    name: finite(found.correlation(name, outcome))
                     for name in PREDICTIONS
                 }
-                for outcome in results.outcomes
+                for outcome in found.outcomes
             },
         }
     )

@@ -1,41 +1,8 @@
-"""The didactic experiment of the paper: find a planted sub-sequence.
+"""The jobs of the didactic experiment, and what of it cannot be run."""
 
-    python -m experiments.planted --workdir=work/planted
-
-in:   nothing
-out:  a job for each prover (all seeds side by side), and a page that puts the paper's
-      Figs. 3a, 3b and 3c beside what came out; see configs/planted.py and
-      experiments/planted_report.py. Killed and started again it goes on where it was;
-      `--config.rl.gammas=5,7` runs only what has not been run yet.
-"""
-
-import os
-import sys
-
-import jax
-
-from experiments import cli
-from experiments.findings_command import run_to_page
 from experiments.stages import Job, StageError, with_inputs
 
-DEFAULT = "configs/planted.py:main"
 OUTCOME_ONLY = "outcome"
-
-
-def main():
-    # One device per core, before anything asks for devices: the seeds are divided.
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-    cli.guarded(command, sys.argv[1:])
-
-
-def command(argv):
-    """Parse, plan, run, and say where the page is."""
-    run_to_page(
-        argv,
-        default=DEFAULT,
-        description="Run the didactic experiment of the paper.",
-        plan=plan,
-    )
 
 
 def plan(config):
@@ -52,7 +19,7 @@ def plan(config):
             jobs[job.name.removeprefix("planted.")] = job
     settings = {name: config[name] for name in ("readings", "report", "evaluate")}
     settings |= {name: config[name] for name in ("seed", "task", "model", *CHANGEABLE)}
-    report = Job("planted_report", "planted_report", settings, jobs)
+    report = Job("planted.report", "planted.report", settings, jobs)
     return with_inputs([report])
 
 
@@ -69,7 +36,7 @@ def run_job(config, sections, reading, gamma):
     settings |= {"sft": sections["sft"], "rl": rl, "gamma": gamma}
     settings["evaluate"] = {k: config["evaluate"][k] for k in ("every", "num_samples")}
     name = OUTCOME_ONLY if gamma is None else f"gamma{gamma:g}"
-    return Job("planted_runs", f"planted.{reading}.{name}", settings)
+    return Job("planted.runs", f"planted.{reading}.{name}", settings)
 
 
 def check(config):
@@ -104,7 +71,3 @@ def check(config):
                 f"pass_at_iteration={at} must be multiples of evaluate.{every=}, the "
                 "latter not beyond the former"
             )
-
-
-if __name__ == "__main__":
-    main()

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from experiments.planted.results import LEARNED
 from experiments.reporting import paper
 from experiments.reporting.curves import Missing
-from experiments.reporting.planted_results import LEARNED
 
 # True of the task itself, whatever the runs say.
 EXPLANATIONS = (

@@ -4,10 +4,10 @@ import functools
 
 import numpy as np
 
+from experiments.provers.results import PREDICTIONS
 from experiments.reporting import findings_page
 from experiments.reporting.charts import Chart, Series
 from experiments.reporting.curves import Part
-from experiments.reporting.provers_results import PREDICTIONS
 from experiments.reporting.tables import Column, Table, show
 
 KINDS = {"best-of-K of the base": "#0072B2", "another policy": "#D55E00"}

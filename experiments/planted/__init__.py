@@ -1,0 +1,1 @@
+"""The didactic experiment of the paper: find a planted sub-sequence."""

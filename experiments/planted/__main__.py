@@ -1,0 +1,41 @@
+"""Run the didactic experiment of the paper: find a planted sub-sequence.
+
+    python -m experiments.planted --workdir=work/planted
+
+in:   nothing
+out:  a job for each prover (all seeds side by side), and a page that puts the paper's
+      Figs. 3a, 3b and 3c beside what came out; see configs/planted.py and report.py
+      here. Killed and started again it goes on where it was;
+      `--config.rl.gammas=5,7` runs only what has not been run yet.
+"""
+
+import os
+import sys
+
+import jax
+
+from experiments import cli
+from experiments.findings_command import run_to_page
+from experiments.planted.plan import plan
+
+DEFAULT = "configs/planted.py:main"
+
+
+def main():
+    # One device per core, before anything asks for devices: the seeds are divided.
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    cli.guarded(command, sys.argv[1:])
+
+
+def command(argv):
+    """Parse, plan, run, and say where the page is."""
+    run_to_page(
+        argv,
+        default=DEFAULT,
+        description="Run the didactic experiment of the paper.",
+        plan=plan,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Which prover? What each of a family promises, beside what it brings."""
