@@ -129,8 +129,10 @@ def numbers_of(job, workdir):
 
 
 def over_seeds(values):
-    """[estimate, low, high] over seeds [R 3]; of a single one, its own over problems."""
-    found = values[0] if len(values) == 1 else evaluate.student_interval(values[:, 0])
+    """[estimate, low, high] over seeds [R 3]. Of one or two, whose spread says nothing,
+    the means of their own limits, which are over problems."""
+    few = len(values) < 3
+    found = values.mean(0) if few else evaluate.student_interval(values[:, 0])
     return [float(x) for x in found]
 
 
@@ -267,7 +269,7 @@ def difference(way, other):
 def note_of(ways, common):
     return (
         f"Means over seeds of the labels and the verifier with 95% Student intervals; of "
-        f"a single seed, 95% intervals over problems. Differences to the first way of the "
+        f"fewer than 3 seeds, 95% intervals over problems. Differences to the first way of the "
         f"same budget are paired by problem, with 95% intervals over problems alone. "
         f"Errors and AUC over {common['num_prefixes']:,} prefixes of "
         f"{common['num_problems']} test problems (the size of A itself, the error of "
