@@ -33,7 +33,7 @@ class Way(NamedTuple):
     num_traces: int  # seed traces
     num_completions: int  # n_mc
     found: dict  # of [R 3] arrays: for each seed an estimate and its own limits
-    correct: np.ndarray  # [R B] of the widest beam, on every test problem
+    correct: dict  # {seed: [B]} of the widest beam, on every test problem
 
 
 def charts_and_table(points, workdir):
@@ -60,7 +60,8 @@ def ways_of(points, workdir):
         rest = {field: v for field, v in point.items() if field != "label_seed"}
         for job in jobs:
             if job.stage == "verifier_check" and job.is_done(workdir):
-                *found, common = numbers_of(job, workdir)
+                numbers, correct, common = numbers_of(job, workdir)
+                found = numbers, (point["label_seed"], correct)
                 groups.setdefault(tuple(rest.items()), []).append(found)
     ways = [way_of(dict(key), found, most) for key, found in groups.items()]
     uniform = [way for way in ways if way.name != FIRST_PIT]
@@ -88,7 +89,7 @@ def way_of(point, found, most):
             name: np.array([each[name] for each in numbers], float)
             for name in numbers[0]
         },
-        np.array(correct),
+        dict(correct),
     )
 
 
@@ -260,10 +261,16 @@ def table_of(ways):
 
 
 def difference(way, other):
-    """Of the accuracy of the widest beam, paired by test problem: [estimate, low, high]
-    over problems, for the labels that were drawn."""
-    found = evaluate.paired_difference(way.correct.mean(0), other.correct.mean(0))
-    return [float(x) for x in found]
+    """Of the accuracy of the widest beam, paired by test problem and over the seeds that
+    both have: [estimate, low, high] over problems; None without such a seed."""
+    shared = [seed for seed in way.correct if seed in other.correct]
+    if not shared:
+        return None
+    mine, its = (
+        np.mean([each.correct[seed] for seed in shared], axis=0)
+        for each in (way, other)
+    )
+    return [float(x) for x in evaluate.paired_difference(mine, its)]
 
 
 def note_of(ways, common):
