@@ -309,12 +309,13 @@ def get_sweep():
 
 @pytest.mark.slow
 def test_a_sweep_of_label_budgets_runs_to_its_table_and_then_has_nothing_to_do(
-    tmp_path, capsys
+    tmp_path,
 ):
     file = tmp_path / "micro.py"
     file.write_text(MICRO)
-    arguments = [f"--sweep={file}", f"--workdir={tmp_path / 'w'}"]
-    done = python("-m", "experiments.sweep", *arguments, cache=tmp_path / "cache")
+    command = ("-m", "experiments.sweep", f"--sweep={file}")
+    command += (f"--workdir={tmp_path / 'w'}",)
+    done = python(*command, cache=tmp_path / "cache")
     assert done.status == 0, done.output
     assert "| ratio 1 |" in done.output
     points = sweep.plan_points(sweep.load_sweep(file), [])
@@ -330,16 +331,16 @@ def test_a_sweep_of_label_budgets_runs_to_its_table_and_then_has_nothing_to_do(
         assert set(records["branch"]) == {-1}
         num_steps = records["step_ids"].max(1) + 1
         assert found["num_prefixes"] == (num_steps + 1).sum()
-        assert result_of(reference, tmp_path / "w")["num_completions"] == {
-            "test": 16 * num_steps.sum(),
-            "validation": pytest.approx(16 * 8 * 2 * 2, rel=0.5),
-        }
+        drawn = result_of(reference, tmp_path / "w")["num_completions"]
+        assert set(drawn) == {"test", "validation"}
+        assert drawn["test"] == 16 * num_steps.sum()
     uniform = points[0][1][0].inputs["verifier"].inputs["collect"]
     found = result_of(uniform, tmp_path / "w")
     assert set(found["num_completions"]) == {"train"}
     assert found["num_completions"]["train"] % 4 == 0
-    sweep.run(arguments)
-    assert "nothing to do" in capsys.readouterr().out
+    again = python(*command, cache=tmp_path / "cache")
+    assert "nothing to do" in again.output
+    print(f"micro sweep: {done.seconds:.0f} seconds of processor time")
 
 
 def result_of(job, workdir):

@@ -33,7 +33,7 @@ class Way(NamedTuple):
     num_traces: int  # seed traces
     num_completions: int  # n_mc
     found: dict  # of [R 3] arrays: for each seed an estimate and its own limits
-    correct: np.ndarray  # [R B] of the widest beam, on every test problem
+    correct: dict  # {seed: [B]} of the widest beam, on every test problem
 
 
 def charts_and_table(points, workdir):
@@ -60,7 +60,8 @@ def ways_of(points, workdir):
         rest = {field: v for field, v in point.items() if field != "label_seed"}
         for job in jobs:
             if job.stage == "verifier_check" and job.is_done(workdir):
-                *found, common = numbers_of(job, workdir)
+                numbers, correct, common = numbers_of(job, workdir)
+                found = numbers, (point["label_seed"], correct)
                 groups.setdefault(tuple(rest.items()), []).append(found)
     ways = [way_of(dict(key), found, most) for key, found in groups.items()]
     uniform = [way for way in ways if way.name != FIRST_PIT]
@@ -88,7 +89,7 @@ def way_of(point, found, most):
             name: np.array([each[name] for each in numbers], float)
             for name in numbers[0]
         },
-        np.array(correct),
+        dict(correct),
     )
 
 
@@ -129,8 +130,10 @@ def numbers_of(job, workdir):
 
 
 def over_seeds(values):
-    """[estimate, low, high] over seeds [R 3]; of a single one, its own over problems."""
-    found = values[0] if len(values) == 1 else evaluate.student_interval(values[:, 0])
+    """[estimate, low, high] over seeds [R 3]. Of one or two, whose spread says nothing,
+    the means of their own limits, which are over problems."""
+    few = len(values) < 3
+    found = values.mean(0) if few else evaluate.student_interval(values[:, 0])
     return [float(x) for x in found]
 
 
@@ -258,16 +261,22 @@ def table_of(ways):
 
 
 def difference(way, other):
-    """Of the accuracy of the widest beam, paired by test problem: [estimate, low, high]
-    over problems, for the labels that were drawn."""
-    found = evaluate.paired_difference(way.correct.mean(0), other.correct.mean(0))
-    return [float(x) for x in found]
+    """Of the accuracy of the widest beam, paired by test problem and over the seeds that
+    both have: [estimate, low, high] over problems; None without such a seed."""
+    shared = [seed for seed in way.correct if seed in other.correct]
+    if not shared:
+        return None
+    mine, its = (
+        np.mean([each.correct[seed] for seed in shared], axis=0)
+        for each in (way, other)
+    )
+    return [float(x) for x in evaluate.paired_difference(mine, its)]
 
 
 def note_of(ways, common):
     return (
         f"Means over seeds of the labels and the verifier with 95% Student intervals; of "
-        f"a single seed, 95% intervals over problems. Differences to the first way of the "
+        f"fewer than 3 seeds, 95% intervals over problems. Differences to the first way of the "
         f"same budget are paired by problem, with 95% intervals over problems alone. "
         f"Errors and AUC over {common['num_prefixes']:,} prefixes of "
         f"{common['num_problems']} test problems (the size of A itself, the error of "
