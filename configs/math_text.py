@@ -135,7 +135,7 @@ def gemma2_27b(config):
     config.verifier.backbone = GEMMA_9B
     config.search.alpha = 0.2
     config.rl.update(alpha=3.0, num_iterations=5_000)
-    config.mesh.update(data=-1, fsdp=16, tensor=8)
+    config.mesh.update(data=-1, fsdp=32, tensor=4)
 
 
 def qwen25_math_1_5b(config):
