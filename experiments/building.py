@@ -101,6 +101,16 @@ def check_vocabulary(name, vocab_size, task):
         )
 
 
+def check_backbone(section):
+    """StageError for a verifier that cannot start from a model of its own."""
+    if section["head"] != "value":
+        raise StageError(
+            f"verifier.head={section['head']!r} measures how the verifier's backbone has "
+            "moved away from the base policy, and so has to start from it: set "
+            "verifier.backbone='' or verifier.head='value'"
+        )
+
+
 def load_policy(checkpoints, task, step=None):
     """A policy that sft, rft or rl saved: the checkpoint of `step`, else the best by
     the measure its stage names, else the last."""

@@ -16,7 +16,6 @@ import numpy as np
 
 from experiments import building, drawing, fitting, verifier_quality
 from experiments import run as runner
-from experiments.stages import StageError
 from pavjax import arrays, data, evaluate, labels, losses, train
 from pavjax.runtime import checkpoint, sharding
 from pavjax.runtime.optimizer import make_partly_frozen
@@ -34,7 +33,8 @@ def run(job, workspace):
     records = read_records(workspace, is_orm)
     start = base
     if "backbone" in section:
-        start = pretrained_backbone(section, task, settings["model"])
+        building.check_backbone(section)
+        start = building.load_checkpoint(section["backbone"], task, settings["model"])
     _, verifier, size = building.verifier_of(
         start.config, task, section["head"], provers
     )
@@ -78,17 +78,6 @@ def run(job, workspace):
             ),
         }
     )
-
-
-def pretrained_backbone(section, task, precision):
-    """The checkpoint that the verifier starts from, instead of the base."""
-    if section["head"] != "value":
-        raise StageError(
-            f"verifier.head={section['head']!r} measures how the verifier's backbone has "
-            "moved away from the base policy, and so has to start from it: set "
-            "verifier.backbone='' or verifier.head='value'"
-        )
-    return building.load_checkpoint(section["backbone"], task, precision)
 
 
 def read_records(workspace, is_orm):
