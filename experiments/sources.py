@@ -12,7 +12,7 @@ import hashlib
 from pathlib import Path
 
 from experiments.stages import StageError
-from pavjax import nets
+from pavjax.nets.pretrained import find_folder
 
 PREFIX, TINY = "hf:", "tiny"
 TINY_VERSION = 1  # of what "tiny" is: another one makes jobs that start from it anew
@@ -42,7 +42,7 @@ def folder_of(name):
         from experiments import tiny_checkpoint  # brings transformers along
 
         return tiny_checkpoint.folder()
-    return nets.find_folder(name)
+    return find_folder(name)
 
 
 def content_of(name):
