@@ -41,9 +41,8 @@ def math_text(
     list, divided as it is (without "validation", a part of "train" is taken for it).
     tokenizer: a `pavjax.types.Tokenizer`. grade(response, answer) -> bool and
     final_answer(response) -> str or None are of `pavjax.grading`; a response that ran
-    out of tokens is wrong and answers nothing, whatever stands in it. grade_all(
-    responses, answers) -> list of bool, if that is faster. The sizes are in tokens;
-    max_step_len with delimiter, max_response_len with end token.
+    out of tokens is wrong and answers nothing, whatever stands in it. grade_all: of
+    lists, if that is faster. Sizes are in tokens, with delimiter and end token.
 
     prompt: text with "{problem}" where the problem goes, and no other markup; with
     `chat` it is the user's message, behind the `system` text, in the chat template of
