@@ -54,7 +54,9 @@ def get_config():
 
 def task():
     return {
-        "name": "arithmetic",  # "arithmetic" or "countdown"
+        # "arithmetic", "countdown", or "math_text" (with a section of that name, which
+        # configs/math_text.py adds).
+        "name": "arithmetic",
         "arithmetic": {
             "num_digits": 6,  # of each of the two numbers
             # "sums": any column of a demonstration may be wrong; "carries": one with a
@@ -73,7 +75,7 @@ def task():
         # Another salt divides the problems anew: try things out under one, and report
         # under one whose test problems were never looked at.
         "split_salt": "1",
-        "num_train": 8_000,  # problems. P: 12k (MATH)
+        "num_train": 8_000,  # problems; -1 = all of a data set. P: 12k (MATH)
         "num_validation": 200,  # problems: choice of checkpoints and of alpha
         "num_test": 500,  # problems. P: 500
     }

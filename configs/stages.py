@@ -7,7 +7,10 @@
 def policy(init=""):
     """One policy, made by supervised fine-tuning on demonstrations."""
     return {
-        "init": init,  # the policy to start from; "" = random parameters
+        # The policy to start from; "hf:NAME" = a checkpoint in the format of
+        # transformers, a folder or a hub name, whose sizes replace those of `model`;
+        # "" = random parameters.
+        "init": init,
         "error_rate": 0.15,  # chance that a step of a demonstration is wrong
         "num_updates": 300,  # P: 5,000
         "learning_rate": 5e-3,  # peak. P: 5e-6 (2B, 9B), 5e-7 (27B)
@@ -98,6 +101,9 @@ def complementarity():
 def verifier():
     """One backbone with a value for every prover, at every prefix."""
     return training(batch_size=128) | {
+        # "hf:NAME" = the checkpoint that a verifier with a value head starts from (P:
+        # Gemma 9B, pretrained, for every base); "" = the base policy.
+        "backbone": "",
         "head": "log_ratio",  # "value" (P), "log_ratio" (small models) or "sum"
         "labels": "every_token",  # "every_token" or "step_ends" (P)
         "num_updates": 400,  # P: 20,000

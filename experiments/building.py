@@ -1,19 +1,31 @@
 """From settings and checkpoints to the objects that stages work with."""
 
 import contextlib
+import dataclasses
+import functools
 import zlib
 from typing import NamedTuple
 
 import jax
 
+from experiments import sources
 from experiments.prover_names import parse_prover
 from experiments.stages import StageError
 from pavjax import evaluate
-from pavjax.nets import TransformerConfig, make_policy, make_verifier
+from pavjax.nets import (
+    TransformerConfig,
+    load_pretrained,
+    make_policy,
+    make_verifier,
+)
 from pavjax.runtime import checkpoint, sharding
 from pavjax.runtime.optimizer import make_optimizer
 from pavjax.tasks import make_task
 from pavjax.types import Policy, Verifier
+
+# Rows of a checkpoint's embedding are filled up to a multiple of it, so that any usual
+# mesh divides them.
+VOCAB_MULTIPLE = 128
 
 
 class Model(NamedTuple):
@@ -36,6 +48,10 @@ class Judge(NamedTuple):
 
 
 def task_of(settings):
+    if settings["name"] == "math_text":
+        from experiments import math_problems  # brings transformers along
+
+        return math_problems.make(settings["options"])
     return make_task(settings["name"], **settings["options"])
 
 
@@ -46,9 +62,53 @@ def split_batch(x):
 
 def policy_of(model, task):
     """The `model` section -> (Policy, ModelSize)."""
-    config = TransformerConfig(vocab_size=task.tokenizer.vocab_size, **model)
+    config = config_of(model, task)
     sizes = {name: getattr(config, name) for name in evaluate.ModelSize._fields}
     return make_policy(config, split_batch=split_batch), evaluate.ModelSize(**sizes)
+
+
+def config_of(model, task):
+    """The `model` section, perhaps as JSON kept it -> TransformerConfig."""
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in model.items()}
+    return TransformerConfig(vocab_size=task.tokenizer.vocab_size, **fields)
+
+
+def load_checkpoint(name, task, precision):
+    """The pretrained policy of the checkpoint "hf:..." `name`, on the mesh of the stage.
+    precision: fields of `model` that are not the checkpoint's."""
+    mesh = jax.sharding.get_mesh()
+    shardings_fn = functools.partial(sharding.shardings_of, mesh=mesh)
+    found = load_pretrained(
+        sources.folder_of(name),
+        shardings_fn=None if mesh.empty else shardings_fn,
+        vocab_multiple=VOCAB_MULTIPLE,
+        **precision,
+    )
+    check_vocabulary(name, found.config.vocab_size, task)
+    config = dataclasses.asdict(found.config)
+    del config["vocab_size"]
+    policy, size = policy_of(config, task)
+    return Model(policy, found.params, config, size)
+
+
+def check_vocabulary(name, vocab_size, task):
+    """StageError for a checkpoint of another vocabulary than the task's tokenizer."""
+    if vocab_size != task.tokenizer.vocab_size:
+        raise StageError(
+            f"{name} has a vocabulary of {vocab_size} tokens, the base policy one of "
+            f"{task.tokenizer.vocab_size}: they cannot read each other's tokens; start "
+            "all policies and verifiers of a config from models of one family"
+        )
+
+
+def check_backbone(section):
+    """StageError for a verifier that cannot start from a model of its own."""
+    if section["head"] != "value":
+        raise StageError(
+            f"verifier.head={section['head']!r} measures how the verifier's backbone has "
+            "moved away from the base policy, and so has to start from it: set "
+            "verifier.backbone='' or verifier.head='value'"
+        )
 
 
 def load_policy(checkpoints, task, step=None):

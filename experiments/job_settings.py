@@ -4,6 +4,7 @@ A job's settings hold exactly the fields that its stage reads, so that a change 
 other field leaves it alone.
 """
 
+from experiments import sources
 from experiments.stages import Job, StageError
 
 # Bump a stage's number when a change of its code changes what its results mean: what
@@ -21,6 +22,11 @@ VERSIONS = {
     "report": 1,
     "provers.report": 1,
 }
+# Fields that came later. At these values a job does what it did before they came, so
+# that it keeps its hash.
+LATER = {"backbone": ""}
+# What of `model` is the run's to decide, where the sizes are those of a checkpoint.
+PRECISION = ("dtype", "scan_layers", "remat")
 
 
 def make_job(stage, name, settings, inputs):
@@ -28,9 +34,14 @@ def make_job(stage, name, settings, inputs):
 
 
 def plain(value):
-    """Tuples as lists: settings are what reading job.json gives back."""
+    """Tuples as lists: settings are what reading job.json gives back; without fields
+    of `LATER` that change nothing."""
     if isinstance(value, dict):
-        return {key: plain(entry) for key, entry in value.items()}
+        return {
+            key: plain(entry)
+            for key, entry in value.items()
+            if key not in LATER or entry != LATER[key]
+        }
     if isinstance(value, (list, tuple)):
         return [plain(entry) for entry in value]
     return value
@@ -39,13 +50,33 @@ def plain(value):
 def task_settings(config, *counts):
     """The task that is chosen, how it is split, and the `counts` that a stage reads."""
     name = config.task.name
+    if name not in config.task:
+        raise StageError(
+            f"this config has no section task.{name} for task.name={name!r}: start from "
+            f"configs/{name}.py"
+        )
+    options = config.task[name].to_dict()
+    if name == "math_text":
+        options |= sources.task_sources(config, options)
     return {
         "name": name,
-        "options": config.task[name].to_dict(),
+        "options": options,
         "split_parts": config.task.split_parts,
         "split_salt": config.task.split_salt,
         **{count: config.task[count] for count in counts},
     }
+
+
+def checkpoint_settings(config, name, changes=None):
+    """What a job reads that starts from the checkpoint "hf:..." `name`: the precision of
+    its model, of `config.model` and `changes`, and what tells a changed checkpoint."""
+    if unknown := sorted(set(changes or {}) - set(PRECISION)):
+        raise StageError(
+            f"the sizes of a policy that starts from {name} are those of the "
+            f"checkpoint: its `model` may change {PRECISION}, not {unknown}"
+        )
+    model = {field: config.model[field] for field in PRECISION} | (changes or {})
+    return {"model": model, "content": sources.content_of(name)}
 
 
 def merge(section, changes, name):

@@ -16,7 +16,12 @@ With collect.hard, the traces of each further round are those that a verifier li
     orm                                                <- base, all labels
 """
 
-from experiments.job_settings import make_job, merge, task_settings
+from experiments.job_settings import (
+    checkpoint_settings,
+    make_job,
+    merge,
+    task_settings,
+)
 from experiments.prover_names import parse_prover, provers_of
 
 
@@ -118,10 +123,13 @@ def label_seed(config):
 
 
 def verifier_settings(config, kind, section):
-    return {
+    settings = {
         "seed": label_seed(config),
         "kind": kind,  # "prefixes" of traces, or the "outcome" of complete ones
         "task": task_settings(config),
         "provers": provers_of(config),
         "verifier": section,
     }
+    if section["backbone"]:
+        settings |= checkpoint_settings(config, section["backbone"])
+    return settings

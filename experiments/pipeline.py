@@ -16,7 +16,13 @@ rl.<method>.seed<k>             <- base, rft, verifier.main, both evaluations
 report                                              <- all of them
 """
 
-from experiments.job_settings import make_job, merge, task_settings
+from experiments import sources
+from experiments.job_settings import (
+    checkpoint_settings,
+    make_job,
+    merge,
+    task_settings,
+)
 from experiments.label_rounds import (
     collect_job,
     orm_job,
@@ -87,7 +93,8 @@ def policy_jobs(config):
             raise StageError(f"policies start from each other: {(*path, name)}")
         if name not in jobs:
             init = config.policies[name].init
-            inputs = {"init": job_of(init, (*path, name))} if init else {}
+            is_policy = init and not sources.is_checkpoint(init)
+            inputs = {"init": job_of(init, (*path, name))} if is_policy else {}
             jobs[name] = make_job(
                 "sft", f"sft.{name}", sft_settings(config, name), inputs
             )
@@ -101,12 +108,15 @@ def policy_jobs(config):
 def sft_settings(config, name):
     own = config.policies[name].to_dict()
     changes = own.pop("model")
-    return {
+    settings = {
         "seed": config.seed,
         "task": task_settings(config, "num_train", "num_validation"),
         "model": config.model.to_dict() | changes,
         "sft": config.sft.to_dict() | own,
     }
+    if checkpoint := sources.checkpoint_of(config, name):
+        settings |= checkpoint_settings(config, checkpoint, changes)
+    return settings
 
 
 def rft_job(config, base, collect):

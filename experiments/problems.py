@@ -28,10 +28,10 @@ class ProblemSet(NamedTuple):
 
 def problem_set(task, settings, split, count=None):
     """The first problems of a split: `count`, or as many as num_<split> of `settings`,
-    the `task` section, says. Which problems are in the split a hash decides."""
+    the `task` section, says (-1: all of a finite data set). Which problems are in the split a hash decides."""
     count = settings[f"num_{split}"] if count is None else count
     parts, salt = settings["split_parts"], settings["split_salt"]
-    ids = data.problem_ids(task, split, count, parts, salt)
+    ids = data.problem_ids(task, split, None if count < 0 else count, parts, salt)
     problems = [task.problem(index) for index in ids]
     return ProblemSet(ids, problems, *encoding.encode_prompts(task, problems))
 

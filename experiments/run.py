@@ -19,7 +19,7 @@ from pathlib import Path
 
 import jax
 
-from experiments import cli
+from experiments import cli, math_checks
 from experiments.pipeline import available, plan
 from experiments.reporting import summary as reporting_summary
 from experiments.stages import StageError, Workspace, read_record, with_inputs
@@ -52,6 +52,7 @@ def run(argv, stage=None):
     cli.prepare(options.workdir)
     check_inputs(jobs, options)
     check_batches(jobs, options.config.mesh)
+    check_problems(jobs, options.workdir)
     run_jobs(jobs, options.workdir, execution_of(options.config))
     write_latest(jobs, options.workdir)
     print(summary(jobs, options.workdir))
@@ -74,6 +75,20 @@ def check_batches(jobs, mesh):
                 f"{shape['data']} x {shape['fsdp']} = {parts}; "
                 f"set {job.stage}.batch_size so that it is"
             )
+
+
+def check_problems(jobs, workdir):
+    """StageError, before any work, for data, a tokenizer or a pretrained model that is
+    missing, does not fit, or has fewer problems than a job asks for."""
+    for job in jobs:
+        if job.settings.get("task", {}).get("name") != "math_text":
+            continue
+        if job.is_done(workdir):
+            continue
+        try:
+            math_checks.check(job)
+        except (ValueError, ImportError, OSError) as error:
+            raise StageError(f"{job.name} cannot be run: {error}") from error
 
 
 def execution_of(config):

@@ -1,7 +1,7 @@
 """sft: next-token training of a policy on demonstrations.
 
-in:   the task's train problems, demonstrated with some wrong steps; optionally another
-      policy to start from
+in:   the task's train problems, demonstrated with some wrong steps, or with the solutions
+      that are given; optionally another policy, or a pretrained model, to start from
 out:  checkpoints; the one of best validation loss is the policy, and earlier ones
       serve as weaker provers
       python -m experiments.sft --config=configs/arithmetic.py:tiny --workdir=work/tiny
@@ -12,7 +12,7 @@ import functools
 import jax
 import numpy as np
 
-from experiments import building, drawing, fitting
+from experiments import building, drawing, fitting, sources
 from experiments import run as runner
 from experiments.problems import problem_sets
 from pavjax import evaluate, losses, train
@@ -29,16 +29,24 @@ def run(job, workspace):
         split: demonstrate(task, found, section["error_rate"], settings["seed"])
         for split, found in problems.items()
     }
-    init = None
+    init, model = None, settings["model"]
     if section["init"]:
-        init = building.load_policy(workspace.input_checkpoints("init"), task).params
+        start = start_of(workspace, section["init"], task, model)
+        init, model = start.params, start.config | model
     train_policy(
         workspace,
-        *(task, settings["model"], section, examples, problems["validation"]),
+        *(task, model, section, examples, problems["validation"]),
         init=init,
         key=building.stage_key(settings["seed"], job.name),
         keep={"keep_every": section["keep_every"]},
     )
+
+
+def start_of(workspace, init, task, model):
+    """The policy to start from: that of another job, or a pretrained one."""
+    if sources.is_checkpoint(init):
+        return building.load_checkpoint(init, task, model)
+    return building.load_policy(workspace.input_checkpoints("init"), task)
 
 
 def demonstrate(task, problems, error_rate, seed):
@@ -107,7 +115,7 @@ def train_policy(
 
     fitting.fit(
         workspace,
-        sharding.born_sharded(init_state, init_key, jax.device_get(init), mesh=mesh),
+        sharding.born_sharded(init_state, init_key, init, mesh=mesh),
         step_fn,
         num_steps=section["num_updates"],
         checkpoint_every=section["checkpoint_every"],

@@ -1,6 +1,7 @@
 """verifier: train a process advantage verifier, or an ORM, on Monte-Carlo labels.
 
-in:   the base policy (backbone and, for log-ratio heads, reference), the labels
+in:   the base policy (reference of log-ratio heads; backbone, unless that is a
+      pretrained model), the labels
 out:  checkpoints/ of the calibrated verifier; its quality on held-out problems
       python -m experiments.verifier --config=... --workdir=...
 
@@ -30,13 +31,17 @@ def run(job, workspace):
     provers = settings["provers"][:1] if is_orm else settings["provers"]
     base = building.load_policy(workspace.input_checkpoints("base"), task)
     records = read_records(workspace, is_orm)
+    start = base
+    if "backbone" in section:
+        building.check_backbone(section)
+        start = building.load_checkpoint(section["backbone"], task, settings["model"])
     _, verifier, size = building.verifier_of(
-        base.config, task, section["head"], provers
+        start.config, task, section["head"], provers
     )
     key = building.stage_key(settings["seed"], job.name)
     score = make_scorer(verifier)
     best, params = train_verifier(
-        *(workspace, task, base, verifier, size, section, records, score, key)
+        *(workspace, task, start, verifier, size, section, records, score, key)
     )
     held_out = seeds_of(records["validation"])
     scale, shift = verifier_quality.calibration(
@@ -45,7 +50,7 @@ def run(job, workspace):
     params["heads"] = verifier_quality.calibrated(params["heads"], scale, shift)
     identity = {
         "kind": "verifier",
-        "model": base.config,
+        "model": start.config,
         "head": section["head"],
         "provers": provers,
     }
@@ -95,7 +100,9 @@ def read_records(workspace, is_orm):
     return records
 
 
-def train_verifier(workspace, task, base, verifier, size, section, records, score, key):
+def train_verifier(
+    workspace, task, start, verifier, size, section, records, score, key
+):
     """-> (step, its parameters): of the lowest validation loss, and after further
     rounds of labels the last, for they teach what the base's own traces seldom show."""
     init_key, data_key = jax.random.split(key)
@@ -104,7 +111,7 @@ def train_verifier(workspace, task, base, verifier, size, section, records, scor
     )
 
     is_second, has_more = "init" in workspace.inputs, "hard" in records
-    given = base.params
+    given = start.params
     if is_second:
         given = building.load_verifier(workspace.input_checkpoints("init"), task).params
 
@@ -143,7 +150,7 @@ def train_verifier(workspace, task, base, verifier, size, section, records, scor
         step_fn,
         num_steps=section["num_updates"],
         checkpoint_every=section["checkpoint_every"],
-        metadata={"kind": "verifier", "model": base.config},
+        metadata={"kind": "verifier", "model": start.config},
         validate=validate,
         name="training",
         best=None if has_more else "validation_loss",
@@ -152,7 +159,7 @@ def train_verifier(workspace, task, base, verifier, size, section, records, scor
     chosen = section["num_updates"]
     if not has_more:
         chosen = checkpoint.best_step(training, "validation_loss")
-    example = building.abstract(verifier.init, init_key, base.params)
+    example = building.abstract(verifier.init, init_key, start.params)
     return chosen, checkpoint.load_params(training, example, step=chosen)
 
 

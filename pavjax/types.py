@@ -200,6 +200,8 @@ class Task(NamedTuple):
     demonstration(problem, rng, error_rate) -> response text, with each step wrong
         with probability `error_rate` (consistently carried on afterwards)
     grade(problem, response) -> bool: by the final answer alone
+    grade_all(problems, responses) -> list of bool: the same of many at once, where
+        that is faster; None: one after the other
     steps_correct(problem, response) -> [H] bool: the exact oracle, for evaluation
         only; step h is correct if it is well formed and true given the problem and
         the steps before it, and no step before it was wrong. None: there is no oracle,
@@ -224,3 +226,4 @@ class Task(NamedTuple):
     final_answer: Callable[[str], str | None]
     num_problems: int | None = None
     splits: Mapping[str, Sequence[int]] | None = None
+    grade_all: Callable[[Sequence, Sequence], list] | None = None

@@ -49,7 +49,11 @@ OWNERS = {
     "safetensors": ("pavjax/nets/",),
     "huggingface_hub": ("pavjax/nets/pretrained.py",),
     "torch": ("experiments/check_model.py",),
-    "transformers": ("pavjax/data/", "experiments/check_model.py"),
+    "tokenizers": ("experiments/tiny_checkpoint.py",),
+    "transformers": (
+        *("pavjax/data/", "experiments/check_model.py"),
+        "experiments/tiny_checkpoint.py",
+    ),
 }
 EVERYWHERE = {"jax", "chex", "numpy"}
 HEAVY = {"flax", "orbax", "tensorflow_datasets", "array_record", "matplotlib", "scipy"}

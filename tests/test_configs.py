@@ -50,7 +50,7 @@ def test_config_loads_plans_and_makes_its_task(spec):
     make_task(config.task.name, **config.task[config.task.name])
 
 
-@pytest.mark.parametrize("name", ["base", "stages", "planted"])
+@pytest.mark.parametrize("name", ["base", "stages", "planted", "math_text"])
 def test_every_default_has_a_comment(name):
     """Beside it, or above it where the line has no room."""
     lines = (ROOT / f"configs/{name}.py").read_text().partition("def main(")[0]

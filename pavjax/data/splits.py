@@ -37,11 +37,15 @@ def split_of(text, parts, salt=""):
 
 
 def problem_ids(task, split, count, parts, salt=""):
-    """The first `count` indices of the task's problems in that split, as a list of int;
-    of problems with the same text only the first counts (of a data set that comes
+    """The first `count` indices of the task's problems in that split, as a list of int
+    (None: all there are, of a finite task); of problems with the same text only the first counts (of a data set that comes
     divided: in each of its splits, so that `check_disjoint` sees those in two)."""
     if split not in SPLITS:
         raise ValueError(f"{split=} must be one of {SPLITS}")
+    if count is None and task.num_problems is None:
+        raise ValueError(
+            f"the task {task.name!r} has no end: ask for a number of problems"
+        )
     if count and not parts[SPLITS.index(split)]:
         raise ValueError(
             f"{count=} problems asked of {split!r}, of which {parts=} is 0"
@@ -63,7 +67,7 @@ def problem_ids(task, split, count, parts, salt=""):
             seen.add(text)
             if place(text) == split:
                 ids.append(index)
-    if len(ids) < count:
+    if len(ids) < (count or 0):
         raise ValueError(
             f"the data of the task {task.name!r} have {len(ids)} different problems in "
             f"{split!r}, not {count}: ask for fewer, or give it more"
