@@ -240,7 +240,8 @@ def test_the_readmes_file_tree_is_the_real_one():
         pytest.skip("no README.md yet")
     folders = (*PACKAGES, "tests")
     real = [name_of(f) for package in folders for f in (ROOT / package).rglob("*")]
-    real = [f for f in real if f.endswith((".py", ".sh")) and "__init__" not in f]
+    kinds = (".py", ".sh", ".jsonl")
+    real = [f for f in real if f.endswith(kinds) and "__init__" not in f]
     listed = listed_paths(readme.read_text())
     check_tree([p for p in listed if p.startswith(folders)], real)
 
