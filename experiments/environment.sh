@@ -32,7 +32,7 @@ install() {
   if cmp -s setup.py "$stamp"; then
     return
   fi
-  echo "installing packages into .venv (once; a few minutes, about 1.5 GB)"
+  echo "installing packages into .venv (once; a few minutes, about 2 GB)"
   .venv/bin/python -m pip install --disable-pip-version-check -e ".$extras" |
     grep --line-buffered -E '^(Collecting|Installing|Building|Successfully|ERROR)' ||
     fail "the installation failed; see the lines above, then run the same command"
