@@ -36,7 +36,13 @@ setup(
     ],
     extras_require={
         # torch is what transformers runs on: parity tests, and check_model.
-        "test": ["pytest>=8", "ruff>=0.12", "sentencepiece", "tiktoken", "torch==2.13.0"],
+        "test": [
+            "pytest>=8",
+            "ruff>=0.12",
+            "sentencepiece",
+            "tiktoken",
+            "torch==2.13.0",
+        ],
         "reasoning_gym": ["reasoning-gym"],
         "wandb": ["wandb"],
         "cuda": ["jax[cuda13]; python_version >= '3.12'"],
