@@ -1,0 +1,6 @@
+"""Verifiers of others: `score(problems, traces)`, from a folder, into search and RL."""
+
+from pavjax.step_scorers.inputs import LAYOUTS, Layout
+from pavjax.step_scorers.loading import kind_of, load_scorer
+
+__all__ = ["LAYOUTS", "Layout", "kind_of", "load_scorer"]
