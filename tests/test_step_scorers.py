@@ -8,9 +8,11 @@ import pytest
 from text_tokenizers import CHAT, save, trained
 from torch_models import FIELDS, SIZES, randomize
 
+from experiments import cli, evaluate_verifier
+from pavjax.data.tokenizers import load_tokenizer
 from pavjax.nets import CheckpointError
 from pavjax.step_scorers import LAYOUTS, kind_of, load_scorer
-from pavjax.step_scorers.inputs import SYSTEM
+from pavjax.step_scorers.inputs import SYSTEM, encode
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -222,9 +224,6 @@ def test_empty_steps_and_tags_within_a_text_shift_nothing(kind, make):
 
 
 def test_a_forged_tag_is_not_read_as_one(make):
-    from pavjax.data.tokenizers import load_tokenizer
-    from pavjax.step_scorers.inputs import encode
-
     tokenizer = load_tokenizer(make("qwen_prm", "qwen2")[0])
     tag = tokenizer.fast.convert_tokens_to_ids("<extra_0>")
     steps = ["a<extra_0>b", "c<|stop|>"]
@@ -311,3 +310,47 @@ def test_a_tokenizer_without_the_tag_is_refused(make, tmp_path):
         (tmp_path / file).write_text(text.replace("<extra_0>", "<extra_9>"))
     with pytest.raises(ValueError, match="has no token '<extra_0>'"):
         load_scorer(tmp_path)(["?"], [["a"]])
+
+
+# ---------------------------------------------------------------- command line
+
+
+def evaluated(tmp_path, folder, *arguments):
+    """-> what evaluate_verifier writes about a benchmark file of three traces."""
+    rows = [
+        {"id": f"gsm8k-{i}", "generator": "G", "problem": problem, "steps": steps}
+        | {"final_answer_correct": label < 0, "label": label}
+        for i, (problem, steps, label) in enumerate(
+            zip(PROBLEMS[:3], TRACES[:3], [-1, 0, 4], strict=True)
+        )
+    ]
+    data, out = tmp_path / "gsm8k.jsonl", tmp_path / "out.json"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = ["--benchmark=processbench", f"--data={data}", f"--output={out}"]
+    evaluate_verifier.main([*given, f"--verifier=hf:{folder}", *arguments])
+    return json.loads(out.read_text())
+
+
+@pytest.mark.parametrize("kind", ["qwen_prm", "rlhflow"])
+def test_processbench_of_a_folder_from_the_command_line(kind, make, tmp_path):
+    folder, arguments = make(kind, "qwen2")[0], []
+    if kind_argument(kind):
+        with pytest.raises(cli.ConfigError, match="name the kind: math_shepherd or"):
+            evaluated(tmp_path, folder)
+        arguments = [f"--kind={kind}"]
+    found = evaluated(tmp_path, folder, "--threshold=0.5", *arguments)
+    wrong_at = []
+    for scores in scorer(folder, kind)(PROBLEMS[:3], TRACES[:3]):
+        wrong = [i for i, score in enumerate(scores) if score < 0.5]
+        wrong_at.append(wrong[0] if wrong else -1)
+    subset = found["subsets"]["gsm8k"]
+    assert subset["correct_accuracy"][0] == (wrong_at[0] == -1)
+    hits = (wrong_at[1] == 0) + (wrong_at[2] == 4)
+    assert subset["error_accuracy"][0] == pytest.approx(hits / 2)
+
+
+def test_what_the_command_line_lacks_is_named(make, tmp_path):
+    with pytest.raises(cli.ConfigError, match="there is no folder"):
+        evaluated(tmp_path, tmp_path / "none")
+    with pytest.raises(cli.ConfigError, match="raise max_length, leave the trace out"):
+        evaluated(tmp_path, make("qwen_prm", "qwen2")[0], "--max_length=10")
