@@ -53,7 +53,7 @@ def random_head(kind, width):
         },
     }[kind]
     return {
-        name: torch.tensor(rng.normal(size=shape) / 3, dtype=torch.float32)
+        name: torch.tensor(rng.normal(size=shape) * width**-0.5, dtype=torch.float32)
         for name, shape in shapes.items()
     }
 

@@ -67,14 +67,19 @@ class ExternalVerifier(NamedTuple):
         return self.trace_values(tokens, step_ids, prompt_len)[:, -1]
 
     def _column(self, score, problems, traces, root):
-        scores = score(problems, traces)
+        # A bare problem has no step to ask about.
+        asked = [row for row, steps in enumerate(traces) if steps]
+        given = [traces[row] for row in asked]
+        scores = score([problems[row] for row in asked], given) if asked else []
         if self.meaning == "values":
-            rows = evaluate.as_probabilities(scores, traces, scale=self.scale)
+            found = evaluate.as_probabilities(scores, given, scale=self.scale)
         else:
-            rows = _rewards(scores, traces)
-            # root + reward 1 + ... + reward h
-            start = np.broadcast_to(root, len(rows))
-            rows = [v + np.cumsum(row) for v, row in zip(start, rows, strict=True)]
+            found = _rewards(scores, given)
+        rows, start = [np.empty(0)] * len(traces), np.broadcast_to(root, len(traces))
+        for row, steps in zip(asked, found, strict=True):
+            # of rewards: root + reward 1 + ... + reward h
+            is_value = self.meaning == "values"
+            rows[row] = steps if is_value else start[row] + np.cumsum(steps)
         return evaluate.prefix_values(rows, root, max_steps=self.task.max_steps)
 
 
