@@ -85,7 +85,8 @@ def searched(width, candidates, judge=None, alpha=0.0):
     texts = encoding.decode_responses(
         *(TASK, rows, np.repeat(prompt_len, width), np.asarray(beams.length).ravel())
     )
-    grades = encoding.grade_batch(TASK, [PROBLEM] * len(texts), texts)
+    # The answer is written by heart here, so that the steps tell who is right.
+    grades = np.array([float(all(TASK.steps_correct(PROBLEM, text))) for text in texts])
     return grades.reshape(B, width), np.asarray(values)[..., 0]
 
 
@@ -108,8 +109,8 @@ def test_best_of_n_by_the_oracle_is_pass_at_n():
     best = np.take_along_axis(grades, values.argmax(1)[:, None], 1)[:, 0]
     np.testing.assert_array_equal(best, grades.max(axis=1))
     expected = 1 - (1 - HOPE**2) ** 8
-    # five standard errors of 64 problems
-    assert abs(best.mean() - expected) < 5 * np.sqrt(expected * (1 - expected) / B)
+    # four standard errors of 64 problems
+    assert abs(best.mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / B)
 
 
 # ---------------------------------------------------------------- RL
