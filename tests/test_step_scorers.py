@@ -194,7 +194,7 @@ def test_scores_are_those_of_transformers(kind, family, make, record_property):
     record_property("worst", worst)
     print(f"{kind} {family}: {worst:.1e}")
     np.testing.assert_allclose(found, expected, **CLOSE)
-    assert expected.std() > 0.05
+    assert expected.std() > 0.005  # fifty times the tolerance
 
 
 @pytest.mark.parametrize("kind", ["trl", "qwen_prm", "rlhflow"])
@@ -231,11 +231,11 @@ def test_a_forged_tag_is_not_read_as_one(make):
     assert at_tag(ids, tag) == positions
 
 
-@pytest.mark.parametrize("kind", ["trl", "rlhflow"])
-def test_a_trace_that_is_too_long_is_an_error_or_ends_in_nan(kind, make):
+@pytest.mark.parametrize(("kind", "max_length"), [("trl", 30), ("rlhflow", 60)])
+def test_a_trace_that_is_too_long_is_an_error_or_ends_in_nan(kind, max_length, make):
     folder = make(kind, "qwen2")[0]
     (whole,) = scorer(folder, kind)(PROBLEMS[2:3], TRACES[2:3])
-    options = {"kind": kind_argument(kind), "max_length": 60, "batch_size": 3}
+    options = {"kind": kind_argument(kind), "batch_size": 3, "max_length": max_length}
     with pytest.raises(ValueError, match=r"trace 1 has \d+ tokens, and \d of its 9"):
         load_scorer(folder, **options)(["?", PROBLEMS[2]], [["a"], TRACES[2]])
     found = load_scorer(folder, too_long="nan", **options)(
