@@ -6,6 +6,7 @@ out:  a table, and with --output all numbers as JSON
           --data=gsm8k.jsonl --data=math.jsonl --verifier=scores:FILE --threshold=tune:gsm8k
       ... --benchmark=prmbench   --data=prmbench.jsonl    --verifier=python:mine:score
       ... --benchmark=steps      --data=FILE --format=trl --verifier=checkpoint:DIR
+      ... --benchmark=processbench --data=gsm8k.jsonl     --verifier=hf:DIR --dtype=bfloat16
       ... --benchmark=best_of_n  --data=completions.jsonl --verifier=data
 
 A scores file names a trace by its id in the data: ProcessBench's id; for PRMBench
@@ -24,6 +25,7 @@ from pavjax.data import formats
 from pavjax.evaluate.step_scores import AGGREGATES, SCALES
 from pavjax.runtime.atomic import write_json_atomic
 from pavjax.runtime.progress import make_progress
+from pavjax.step_scorers import LAYOUTS
 
 
 def main(argv):
@@ -50,6 +52,14 @@ def parse(argv):
         "--data", required=True, action="append", metavar="FILE", help="may be repeated"
     )
     add("--verifier", required=True, metavar="SPEC")
+    add("--kind", choices=tuple(LAYOUTS), help="of hf:DIR, if its tensors do not tell")
+    add(
+        "--separator", help="of hf:DIR of kind trl, if its steps end otherwise than \\n"
+    )
+    add(
+        "--max_length", type=int, help="tokens that hf:DIR reads; its own, if not given"
+    )
+    add("--dtype", default="float32", help="in which hf:DIR is held and run")
     add("--scale", choices=SCALES, default="probability", help="what its scores are")
     add(
         "--threshold",

@@ -2,6 +2,8 @@
 
     scores:FILE          scores that any program wrote: rows {id, scores[]}
     python:MODULE:NAME   a function score(problems, traces) -> list of lists of floats
+    hf:DIR               a published verifier, a folder or a name of the Hugging Face
+                         Hub; --kind says how it is asked where its tensors do not
     checkpoint:DIR       a verifier that pavjax trained; with --config and --prover
     data                 the scores in the data file itself (completions)
     always_right         every step scores 1: "there is no error"
@@ -23,6 +25,7 @@ from experiments.evaluate import checkpoints_in
 from pavjax import evaluate
 from pavjax.data import formats
 from pavjax.data.formats.monte_carlo import tokenized
+from pavjax.step_scorers import load_scorer
 
 BASELINES = {"always_right": 1.0, "first_step_wrong": 0.0}
 BATCH = 64  # traces given to a function at once
@@ -52,6 +55,9 @@ def score_traces(spec, traces, *, scale, options, progress):
         raw = scores_from_file(rest, traces)
     elif kind == "python" and rest:
         raw = in_batches(on_text(function_named(rest)), traces, progress)
+    elif kind == "hf" and rest:
+        raw = in_batches(on_text(published(rest, options)), traces, progress)
+        scale = "probability"
     elif kind == "checkpoint" and rest:
         raw = in_batches(checkpoint_score(rest, options), traces, progress)
         scale = "logit"
@@ -119,6 +125,18 @@ def function_named(name):
     if not callable(function):
         raise cli.ConfigError(f"{module_name} has no function {function_name!r}")
     return function
+
+
+def published(folder, options):
+    """The score function of a folder of the Hugging Face Hub."""
+    return load_scorer(
+        folder,
+        kind=options.kind,
+        separator=options.separator,
+        max_length=options.max_length,
+        dtype=options.dtype,
+        param_dtype=options.dtype,
+    )
 
 
 def on_text(score):

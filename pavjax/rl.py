@@ -8,10 +8,12 @@ minus a baseline: the gradient of Eq. 5. The advantage weighs step h alone; summ
 reward to go it would telescope to the outcome again. Setlur et al. 2024, section 5.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pavjax import arrays, losses, pav, provers
 
@@ -73,47 +75,88 @@ def leave_one_out(credits, exists):
 
 def make_credit_fn(verifier, rule, *, num_prefixes, baseline):
     """-> credit_fn(verifier_params, rollouts [B N ...]) -> training batch [B * N ...]:
-
-    tokens, step_ids, credits [T] per token and baseline [T] (0 for "value": the
-    learned one is computed with the loss), process [T], and per trace prompt_len and
-    reward. With alpha = 0 the verifier is not read.
-    """
-    if baseline not in BASELINES:
-        raise ValueError(f"rl.baseline={baseline!r}: choose one of {BASELINES}")
+    see `credits_of_values`. With alpha = 0 the verifier is not read."""
+    _check_baseline(baseline)
 
     def credit_fn(verifier_params, rollouts):
-        shape = rollouts.length.shape
-        tokens = rollouts.tokens.reshape(-1, rollouts.tokens.shape[-1])
-        step_ids = rollouts.step_ids.reshape(tokens.shape)
-        prompt_len = rollouts.prompt_len.reshape(-1)
-        reward = rollouts.reward.reshape(-1)
-        num_steps = arrays.num_steps(step_ids)
+        values = None
         if rule.alpha:
+            tokens, step_ids, prompt_len = _flat(rollouts)
             values = trace_values(
                 *(verifier, verifier_params, tokens, step_ids, prompt_len),
                 num_prefixes=num_prefixes,
             )
-            process = process_rewards(values, num_steps, rule)
-        else:
-            process = jnp.zeros((len(tokens), num_prefixes - 1))
-        credits = pav.step_credits(reward, process, alpha=rule.alpha)
-        expected = jnp.zeros_like(credits)
-        if baseline == "leave_one_out":
-            steps = arrays.last_axis_index(num_prefixes - 1, 2)
-            exists = (steps < num_steps[:, None]).reshape(*shape, -1)
-            expected = leave_one_out(credits.reshape(*shape, -1), exists)
-            expected = expected.reshape(credits.shape)
-        return {
-            "tokens": tokens,
-            "step_ids": step_ids,
-            "credits": arrays.steps_to_tokens(credits, step_ids),
-            "baseline": arrays.steps_to_tokens(expected, step_ids),
-            "process": arrays.steps_to_tokens(process, step_ids),
-            "prompt_len": prompt_len,
-            "reward": reward,
-        }
+        return credits_of_values(
+            values, rollouts, rule, num_prefixes=num_prefixes, baseline=baseline
+        )
 
     return credit_fn
+
+
+def make_scored_credit_fn(values_fn, rule, *, num_prefixes, baseline):
+    """The same with values from outside of JAX, computed on the host: not to be jitted.
+
+    values_fn(tokens [R T], step_ids [R T], prompt_len [R]) -> [R S P] numpy, as
+    `step_scorers.ExternalVerifier.trace_values` makes it of `score(problems, traces)`.
+    Scores that are rewards of steps already must be declared there: their differences
+    would be rewards of rewards.
+    """
+    _check_baseline(baseline)
+    options = {"rule": rule, "num_prefixes": num_prefixes, "baseline": baseline}
+    credits = jax.jit(functools.partial(credits_of_values, **options))
+
+    def credit_fn(verifier_params, rollouts):
+        values = None
+        if rule.alpha:
+            values = values_fn(*map(np.asarray, _flat(rollouts)))
+        return credits(values, rollouts)
+
+    return credit_fn
+
+
+def credits_of_values(values, rollouts, rule, *, num_prefixes, baseline):
+    """Values of every prefix [B * N S P], or None if alpha = 0, and rollouts [B N ...]
+    -> training batch [B * N ...]:
+
+    tokens, step_ids, credits [T] per token and baseline [T] (0 for "value": the
+    learned one is computed with the loss), process [T], and per trace prompt_len and
+    reward.
+    """
+    shape = rollouts.length.shape
+    tokens, step_ids, prompt_len = _flat(rollouts)
+    reward = rollouts.reward.reshape(-1)
+    num_steps = arrays.num_steps(step_ids)
+    if rule.alpha:
+        process = process_rewards(values, num_steps, rule)
+    else:
+        process = jnp.zeros((len(tokens), num_prefixes - 1))
+    credits = pav.step_credits(reward, process, alpha=rule.alpha)
+    expected = jnp.zeros_like(credits)
+    if baseline == "leave_one_out":
+        steps = arrays.last_axis_index(num_prefixes - 1, 2)
+        exists = (steps < num_steps[:, None]).reshape(*shape, -1)
+        expected = leave_one_out(credits.reshape(*shape, -1), exists)
+        expected = expected.reshape(credits.shape)
+    return {
+        "tokens": tokens,
+        "step_ids": step_ids,
+        "credits": arrays.steps_to_tokens(credits, step_ids),
+        "baseline": arrays.steps_to_tokens(expected, step_ids),
+        "process": arrays.steps_to_tokens(process, step_ids),
+        "prompt_len": prompt_len,
+        "reward": reward,
+    }
+
+
+def _flat(rollouts):
+    tokens = rollouts.tokens.reshape(-1, rollouts.tokens.shape[-1])
+    step_ids = rollouts.step_ids.reshape(tokens.shape)
+    return tokens, step_ids, rollouts.prompt_len.reshape(-1)
+
+
+def _check_baseline(baseline):
+    if baseline not in BASELINES:
+        raise ValueError(f"rl.baseline={baseline!r}: choose one of {BASELINES}")
 
 
 def init_baseline(policy_params, width):

@@ -37,19 +37,36 @@ def beam_search(
     """
 
     def search_step(beams, h):
-        before = repeat(beams, candidates)
-        after = extend_fn(jax.random.fold_in(key, h), before, h)
+        before, after = expand(
+            key, beams, h, extend_fn=extend_fn, candidates=candidates
+        )
         score, carry = score_fn(before, after, h)
-        score = jnp.where(before.done, before.score, score)
-        after = after.replace(score=score, carry=carry)
-        written = jnp.sum(after.length - before.length, axis=1)
-        candidate = arrays.last_axis_index(width * candidates, 2) % candidates
-        copies = before.done & (candidate > 0)
-        return select(after, width, distinct=distinct, copies=copies), written
+        return keep(
+            *(before, after, score, carry),
+            width=width,
+            candidates=candidates,
+            distinct=distinct,
+        )
 
     steps = jnp.arange(num_steps)
     beams, written = jax.lax.scan(search_step, repeat(root, width), steps)
     return beams, written.T
+
+
+def expand(key, beams, h, *, extend_fn, candidates):
+    """The first half of a step: -> (before, after), `candidates` of each beam."""
+    before = repeat(beams, candidates)
+    return before, extend_fn(jax.random.fold_in(key, h), before, h)
+
+
+def keep(before, after, score, carry, *, width, candidates, distinct=False):
+    """The second half: -> (the best W beams, tokens that all candidates wrote [B])."""
+    score = jnp.where(before.done, before.score, score)
+    after = after.replace(score=score, carry=carry)
+    written = jnp.sum(after.length - before.length, axis=1)
+    candidate = arrays.last_axis_index(width * candidates, 2) % candidates
+    copies = before.done & (candidate > 0)
+    return select(after, width, distinct=distinct, copies=copies), written
 
 
 def repeat(beams, times):

@@ -23,7 +23,7 @@ FLOORS = (
     {"pav", "provers", "losses", "search", "tabular"}  # algorithms
     | {"nets", "tasks", "data", "runtime", "decoding"},  # substrate
     {"labels", "train", "evaluate", "guided_decoding"},
-    {"rl", "planted_rl"},
+    {"rl", "planted_rl", "step_scorers"},
 )
 ALGORITHMS = (
     *("steps", "types", "arrays", "pav", "provers", "losses", "search", "tabular"),

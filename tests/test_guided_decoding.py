@@ -186,6 +186,38 @@ def test_the_effective_reward_rule_by_hand():
     np.testing.assert_allclose(rule(before, after), [[0.595]], rtol=1e-6)
 
 
+def test_values_from_the_host_guide_the_same_search():
+    """The verifier's full forward pass, asked between the steps, against its caches."""
+    verifier, params, search = make("value")
+    logits = jit(verifier.logits)
+
+    def values_fn(tokens, prompt_len, length):
+        padded = np.zeros((2 * WIDTH * CANDIDATES, *tokens.shape[1:]), np.int32)
+        padded[: len(tokens)] = tokens
+        found = logits(params, padded, np.ones(len(padded), np.int32))
+        last = np.asarray(found)[np.arange(len(tokens)), length - 1]
+        return np.asarray(jax.nn.sigmoid(last))
+
+    outside = guided_decoding.make_scored_search(
+        values_fn,
+        policy=POLICY,
+        score_rule=guided_decoding.effective_reward_rule(
+            base=0, prover=provers.Prover(jnp.eye(3)[1], 4), alpha=0.5
+        ),
+        width=WIDTH,
+        candidates=CANDIDATES,
+        limits=LIMITS,
+    )
+    beams, values, written = search(KEY, 1, 4, 0.5)
+    other, other_values, other_written = outside(
+        policy_params(), KEY, PROMPTS, PROMPT_LEN
+    )
+    np.testing.assert_array_equal(beams.tokens, other.tokens)
+    np.testing.assert_array_equal(written, other_written)
+    np.testing.assert_allclose(values, other_values, **CLOSE)
+    np.testing.assert_allclose(beams.score, other.score, **CLOSE)
+
+
 # ---------------------------------------------------------------- malformed steps
 
 

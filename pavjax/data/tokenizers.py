@@ -90,7 +90,7 @@ class PretrainedTokenizer:
 
     def chat_prompt(self, text, system=""):
         """The prompt that puts `text` as the user's message, by the chat template."""
-        return _rendered(self.fast, self.name, _messages(text, system), True)
+        return chat_text(self.fast, self.name, _messages(text, system), True)
 
 
 def load_tokenizer(
@@ -253,7 +253,9 @@ def _messages(text, system, reply=None):
     return messages
 
 
-def _rendered(fast, path, messages, opens_reply):
+def chat_text(fast, path, messages, opens_reply):
+    """Messages of {role, content} as text, by the chat template of transformers'
+    tokenizer `fast`; `path` is named in the ValueError if it has none or refuses."""
     if not fast.chat_template:
         raise ValueError(f"the tokenizer of {path} has no chat template")
     try:
@@ -270,8 +272,8 @@ def _rendered(fast, path, messages, opens_reply):
 
 def _reply_frame(fast, path):
     """What the chat template puts in front of a reply, and its end: (text, [id])."""
-    prompt = _rendered(fast, path, _messages("1", ""), True)
-    whole = _rendered(fast, path, _messages("1", "", _REPLY), False)
+    prompt = chat_text(fast, path, _messages("1", ""), True)
+    whole = chat_text(fast, path, _messages("1", "", _REPLY), False)
     lead, found, tail = whole.removeprefix(prompt).partition(_REPLY)
     if not whole.startswith(prompt) or not found:
         raise ValueError(

@@ -22,6 +22,7 @@ from pavjax.nets.architecture import TransformerConfig
 from pavjax.nets.checkpoint_files import CheckpointError, TensorFiles, read_json
 from pavjax.nets.config_json import config_from_hf
 from pavjax.nets.families import family_of, text_fields
+from pavjax.nets.step_heads import is_of_head
 from pavjax.nets.tensor_names import canonical_name, read_part, tensors_of
 from pavjax.nets.transformer import make_policy
 
@@ -36,6 +37,7 @@ class Pretrained(NamedTuple):
     family: str  # a key of `families.FAMILIES`
     fields: dict  # of its config.json
     folder: Path
+    head: dict | None = None  # tensors of a classifier by name: see `step_heads`
 
 
 def load_pretrained(
@@ -47,6 +49,7 @@ def load_pretrained(
     vocab_multiple=1,
     scan_layers=False,
     remat=False,
+    classifier=False,
 ):
     """Read a folder of safetensors, or a model of the Hugging Face Hub: -> Pretrained.
 
@@ -54,6 +57,9 @@ def load_pretrained(
     shardings_fn(tree of ShapeDtypeStruct) -> tree of shardings; None: one device.
     vocab_multiple: the embedding is padded with zeros to a multiple of it, and the
         padding's logits are those of tokens that never occur.
+    classifier: the folder holds a head on the hidden states, whose tensors `head` is;
+        a language model head beside it is left out (the config then says of the
+        embeddings that they are tied, so that there are no parameters for one).
 
     Raises CheckpointError if the folder, the files or a tensor are missing, and names
     every tensor that is missing, left over, of another shape or no float; FamilyError
@@ -68,6 +74,7 @@ def load_pretrained(
         dtype=dtype,
         scan_layers=scan_layers,
         remat=remat,
+        **({"tied_embeddings": True} if classifier else {}),
     )
     abstract = abstract_params(config, param_dtype)
     if shardings_fn is None:
@@ -76,7 +83,11 @@ def load_pretrained(
     else:
         shardings = shardings_fn(abstract)
     with TensorFiles(folder) as files:
-        stored = _checked(files.slices, config, folder)
+        slices, head = files.slices, None
+        if classifier:
+            head = {name: x[:] for name, x in slices.items() if is_of_head(name)}
+            slices = {name: x for name, x in slices.items() if name not in head}
+        stored = _checked(slices, config, folder)
         sources = {}
         for tensor in tensors_of(config):
             sources.setdefault(tensor.path, []).append((tensor, stored[tensor.name]))
@@ -87,7 +98,9 @@ def load_pretrained(
 
         params = jax.tree_util.tree_map_with_path(read, abstract, shardings)
         jax.block_until_ready(params)
-    return Pretrained(config, params, family_of(hf), text_fields(hf), folder)
+    if head is not None:
+        head = {name: jnp.asarray(x, jnp.float32) for name, x in head.items()}
+    return Pretrained(config, params, family_of(hf), text_fields(hf), folder, head)
 
 
 def abstract_params(config, param_dtype="float32"):
