@@ -37,14 +37,8 @@ def get_config(preset="tiny"):
     config.policies = ConfigDict({"base": stages.policy()})
     config.policies.base.error_rate = 0.0  # solutions are given, right ones
     config.provers = ("base",)
-    {
-        "tiny": tiny,
-        "gemma2_2b": gemma2_2b,
-        "gemma2_9b": gemma2_9b,
-        "gemma2_27b": gemma2_27b,
-        "qwen25_math_1_5b": qwen25_math_1_5b,
-        "qwen25_math_7b": qwen25_math_7b,
-    }[preset](config)
+    presets = (tiny, gemma2_2b, gemma2_9b, gemma2_27b, qwen25_math_1_5b, qwen25_math_7b)
+    {each.__name__: each for each in presets}[preset](config)
     return config
 
 

@@ -190,7 +190,7 @@ def test_train_states_of_published_models_are_split_over_the_mesh_of_the_preset(
         needed = bytes_per_device(state, mesh)
         num_parameters = building.num_parameters(state.params)
         whole = 3 * 4 * num_parameters / (sizes["fsdp"] * sizes["tensor"])
-        assert whole <= needed < 1.01 * whole
+        assert whole <= needed < 1.05 * whole  # norms are whole on each
         assert 2 * needed < 16e9
     batch = sizes["data"] * sizes["fsdp"]
     for section in (config.sft, config.rft, config.verifier):
