@@ -5,7 +5,7 @@ import pytest
 from text_tokenizers import small
 
 from experiments import problems as problem_sets
-from experiments import rl, sft, verifier_quality
+from experiments import rl_results, sft, verifier_quality
 from pavjax import data
 from pavjax.grading import final_answer, states_answer
 from pavjax.tasks import encoding, math_text
@@ -194,10 +194,10 @@ def test_the_gate_says_that_there_is_no_oracle(capsys):
             return {"test": {"auc_no_error": {"base": None}}}
 
     section = {"alpha": 0.5, "min_verifier_auc": 0.8, "prover": ""}
-    gate = rl.gate_of(Workspace(), section, ["base"], make())
+    gate = rl_results.gate_of(Workspace(), section, ["base"], make())
     assert gate == {"passed": None, "auc": None, "threshold": 0.8}
     assert "no oracle of its steps" in capsys.readouterr().out
-    rl.gate_of(Workspace(), section | {"alpha": 0.0}, ["base"], make())
+    rl_results.gate_of(Workspace(), section | {"alpha": 0.0}, ["base"], make())
     assert not capsys.readouterr().out
 
 
