@@ -27,6 +27,7 @@ from experiments import cli
 from pavjax.decoding.branches import branch
 from pavjax.decoding.sampling import Sampling
 from pavjax.nets import CheckpointError, FamilyError, load_pretrained, make_policy
+from pavjax.steps import one_token_rule
 
 CHUNK = 3  # tokens per extension of the cache
 PROMPT = (
@@ -185,13 +186,16 @@ def reference_greedy(theirs, tokens, num_tokens):
 def greedy_tokens(policy, params, tokens, num_tokens, *, jit=jax.jit):
     """Ours, by the decoding that the experiments use: [B T] -> [B num_tokens]."""
     lengths = np.full((len(tokens), 1), tokens.shape[1])
+    vocab_size = jax.eval_shape(policy.logits, params, tokens).shape[-1]
+    # Nothing ends a trace: as many tokens as were asked for.
+    rule = one_token_rule(vocab_size, delimiter_id=0, end_ids=())
 
     def complete(params):
         return branch(
             *(params, jax.random.key(0), tokens, lengths, lengths > 0),
             policy=policy,
             max_tokens=num_tokens,
-            end_id=-1,
+            rule=rule,
             sampling=Sampling(temperature=0),
         )
 
