@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import importlib
 import re
 import subprocess
 import sys
@@ -125,6 +126,16 @@ def test_the_package_itself_loads_no_heavy_library():
 def test_the_public_names_are_there_and_sorted():
     assert list(pavjax.__all__) == sorted(set(pavjax.__all__))
     assert all(hasattr(pavjax, name) for name in pavjax.__all__)
+
+
+@pytest.mark.parametrize(
+    "file", [f for f in FILES if f.name == "__init__.py" and unit_of(f)], ids=name_of
+)
+def test_the_names_that_a_package_exports_are_there(file):
+    package = importlib.import_module(".".join(file.relative_to(ROOT).parts[:-1]))
+    exported = getattr(package, "__all__", [])
+    assert [name for name in exported if not hasattr(package, name)] == []
+    assert len(set(exported)) == len(exported)
 
 
 def test_every_folder_of_the_library_is_a_package():

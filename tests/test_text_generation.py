@@ -9,7 +9,7 @@ import pytest
 from text_tokenizers import small
 from tiny_models import jit, random_params, table_policy, tiny_config
 
-from pavjax import arrays, decoding, guided_decoding, steps
+from pavjax import arrays, decoding, guided_decoding, provers, steps
 from pavjax.decoding import Sampling
 from pavjax.nets import make_policy, make_verifier
 from pavjax.tasks import encoding
@@ -337,7 +337,7 @@ def test_a_guided_search_finds_the_optimum_of_all_traces_by_brute_force():
             policy=policy,
             verifier=verifier,
             score_rule=guided_decoding.effective_reward_rule(
-                base=0, prover=0, k=1.0, alpha=0.5
+                base=0, prover=provers.Prover.of(0, 1), alpha=0.5
             ),
             width=32,
             candidates=128,

@@ -175,7 +175,7 @@ def prover_map(points, workdir):
     note = (
         f"Relative improvement in accuracy (%) of the PAV beam over ORM best-of-N, both "
         f"at N = {at}; the base as its own prover is best-of-K of it "
-        "(search.main_best_of)."
+        "(config.prover)."
     )
     if np.isnan(found).any():
         note += f" {int(np.isnan(found).sum())} of {found.size} pairs are missing."

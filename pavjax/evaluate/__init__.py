@@ -92,8 +92,6 @@ __all__ = [
     "bootstrap",
     "checked",
     "complementarity_from_counts",
-    "complementarity_of_best_of_k",
-    "complementarity_of_policy",
     "completions_needed",
     "compute_efficiency",
     "confusion_counts",
