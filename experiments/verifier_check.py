@@ -13,7 +13,7 @@ but for the rule of the beams: effective rewards with best-of-K of it.
 import jax
 import numpy as np
 
-from experiments import building
+from experiments import building, verifier_quality
 from experiments import run as runner
 from experiments import verifier as verifier_stage
 from experiments.problems import problem_set
@@ -56,7 +56,7 @@ def errors(logits, records):
     reference = evaluate.reference_values(
         successes, np.where(is_closed, 1, attempts), is_closed
     )
-    values = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    values = verifier_quality.probabilities(logits)
     squared = {
         "value_error": evaluate.squared_value_error(values, reference),
         "advantage_error": evaluate.squared_advantage_error(values, reference),

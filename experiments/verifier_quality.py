@@ -46,7 +46,7 @@ def quality(task, score, params, records, provers):
     """How good a verifier is on problems that it has never seen; `auc_no_error` is None
     of a task that has no oracle of its steps."""
     logits = score(params, records)
-    values = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    values = probabilities(logits)
     successes, attempts = records["successes"], records["attempts"]
     is_correct = no_error_so_far(task, records)
     num_steps = records["step_ids"].max(1) + 1
@@ -77,6 +77,11 @@ def quality(task, score, params, records, provers):
             name: np.nan_to_num(getattr(curve, name)).tolist() for name in curve._fields
         }
     return result
+
+
+def probabilities(logits):
+    """float64 on the host, without overflow: 1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2."""
+    return 0.5 + 0.5 * np.tanh(0.5 * logits.astype(np.float64))
 
 
 def defined(number):
