@@ -125,7 +125,11 @@ def load_policy(checkpoints, task, step=None):
     example = abstract(policy.init, jax.random.key(0))
     with same_task(checkpoints, task):
         params = checkpoint.load(
-            checkpoints, {"params": {"policy": example}}, step=step, metadata=metadata
+            checkpoints,
+            {"params": {"policy": example}},
+            step=step,
+            metadata=metadata,
+            whole="params/policy",  # RL saves its baseline beside it
         )
     return Model(policy, params["params"]["policy"], metadata["model"], size)
 

@@ -354,6 +354,9 @@ def test_evaluate_prints_the_quality_of_a_policy(whole, capsys):
     # Any step may be asked for, and the job's own directory does as well.
     sft = directory_of("sft.base", whole.workdir)
     assert evaluated(capsys, f"--checkpoint={sft}", "--step=50")["step"] == 50
+    # An RL run saves its baseline beside the policy.
+    rl = directory_of("rl.pav.seed0", whole.workdir)
+    assert evaluated(capsys, f"--checkpoint={rl}")["kind"] == "policy"
 
 
 @pytest.mark.slow

@@ -179,6 +179,23 @@ def test_checkpoint_of_another_model_is_refused(tmp_path, other, words):
             checkpoint.load_params(tmp_path, wrong.params)
 
 
+def test_one_of_several_models_may_be_asked_for_but_all_of_it(tmp_path):
+    """As the policy of an RL run, which has a baseline beside it."""
+    state = make_state()
+    both = {"params": {"policy": state.params, "baseline": state.params}}
+    with checkpoint.Checkpointer(tmp_path) as checkpoints:
+        checkpoints.save(1, both, {})
+        checkpoints.wait()
+    wanted = {"params": {"policy": state.params}}
+    with pytest.raises(ValueError, match="baseline.* missing in this run"):
+        checkpoint.load(tmp_path, wanted)
+    found = checkpoint.load(tmp_path, wanted, whole="params/policy")
+    jax.tree.map(np.testing.assert_array_equal, found["params"]["policy"], state.params)
+    fewer = {"params": {"policy": make_state(depth=1).params}}
+    with pytest.raises(ValueError, match="layer1.* missing in this run"):
+        checkpoint.load(tmp_path, fewer, whole="params/policy")
+
+
 def test_kept_are_the_last_the_milestones_and_the_best(tmp_path):
     """Losses 5 3 1 2 1 4 6 7 at steps 1 .. 8; of the two best the later one. Two
     processes: the second knows the first one's losses from the disk alone."""

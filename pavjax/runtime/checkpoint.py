@@ -100,16 +100,18 @@ def load_params(directory, example, *, step=None, metadata=None):
     return state["params"]
 
 
-def load(directory, example, *, step=None, metadata=None):
+def load(directory, example, *, step=None, metadata=None, whole=None):
     """The sub-tree `example` of the state saved in `directory` (step None: the last).
 
+    whole: the path of which all arrays must be asked for, as in "params/policy"; None:
+    all of each top entry of `example`.
     Leaves of `example` without a sharding are put on the first device. Raises
     ValueError, naming the first array that differs and both configs, if the checkpoint
     is of another model, before any array is read.
     """
     directory = Path(directory).absolute()
     step = last_step(directory) if step is None else int(step)
-    check_same_arrays(directory, step, example, metadata)
+    check_same_arrays(directory, step, example, metadata, whole)
     target = jax.tree.map(abstract_array, example)
     reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
     return reader.restore(
@@ -181,19 +183,20 @@ def describe_arrays(tree):
     }
 
 
-def check_same_arrays(directory, step, example, metadata=None):
+def check_same_arrays(directory, step, example, metadata=None, whole=None):
     """Raise ValueError if `example` asks for arrays that the checkpoint does not hold.
 
-    A sub-tree may be asked for, but of each of its top entries all arrays must be
-    there: a model with fewer layers is another model.
+    A sub-tree may be asked for, but all arrays below `whole`, or else below each of its
+    top entries, must be: a model with fewer layers is another model.
     """
     record = load_metadata(directory, step=step)
     wanted = describe_arrays(example)
-    tops = {path.split("/")[0] for path in wanted}
+    whole = [whole] if whole else {path.split("/")[0] for path in wanted}
+    begins = tuple(f"{path}/" for path in whole)
     saved = {
         path: described
         for path, described in record["arrays"].items()
-        if path.split("/")[0] in tops
+        if path in wanted or path.startswith(begins)
     }
     for path in [*wanted, *saved]:
         if wanted.get(path) != saved.get(path):
