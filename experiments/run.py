@@ -19,7 +19,7 @@ from pathlib import Path
 
 import jax
 
-from experiments import cli, math_checks
+from experiments import cli
 from experiments.pipeline import available, plan
 from experiments.reporting import summary as reporting_summary
 from experiments.stages import StageError, Workspace, read_record, with_inputs
@@ -85,6 +85,8 @@ def check_problems(jobs, workdir):
             continue
         if job.is_done(workdir):
             continue
+        from experiments import math_checks  # brings tensorflow_datasets along
+
         try:
             math_checks.check(job)
         except (ValueError, ImportError, OSError) as error:

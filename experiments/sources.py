@@ -12,7 +12,6 @@ import hashlib
 from pathlib import Path
 
 from experiments.stages import StageError
-from pavjax.nets.pretrained import find_folder
 
 PREFIX, TINY = "hf:", "tiny"
 TINY_VERSION = 1  # of what "tiny" is: another one makes jobs that start from it anew
@@ -42,6 +41,8 @@ def folder_of(name):
         from experiments import tiny_checkpoint  # brings transformers along
 
         return tiny_checkpoint.folder()
+    from pavjax.nets.pretrained import find_folder  # brings flax along
+
     return find_folder(name)
 
 
