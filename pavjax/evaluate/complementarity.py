@@ -51,6 +51,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pavjax import provers
+from pavjax.evaluate.counts import check_counts
 
 
 class Complementarity(NamedTuple):
@@ -148,13 +149,7 @@ def _checked(successes, attempts, needed, k):
             f"successes {successes.shape}"
         ) from None
     successes = successes.astype(np.int64)
-    wrong = (successes < 0) | (successes > attempts)
-    if wrong.any():
-        first = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise ValueError(
-            f"successes must be from 0 to attempts: at {first} they are "
-            f"{successes[first]} of {attempts[first]}"
-        )
+    check_counts(successes, attempts)
     fewest = attempts.reshape(-1, len(needed)).min(axis=0, initial=2 * k)
     for p in np.flatnonzero(fewest < needed):
         raise ValueError(

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pavjax.evaluate.counts import check_counts
 from pavjax.evaluate.intervals import Interval, mean_interval_by_problem
 from pavjax.evaluate.ranking import spearman
 
@@ -44,13 +45,7 @@ def reference_values(successes, attempts, is_exact=False):
     unknown (NaN); ValueError for one attempt, which leaves the noise unknown.
     """
     successes, attempts = np.asarray(successes), np.asarray(attempts)
-    wrong = (successes < 0) | (successes > attempts)
-    if wrong.any():
-        first = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise ValueError(
-            f"successes must be from 0 to attempts: at {first} they are "
-            f"{successes[first]} of {attempts[first]}"
-        )
+    check_counts(successes, attempts)
     single = (attempts == 1) & ~np.broadcast_to(is_exact, attempts.shape)
     if single.any():
         first = tuple(int(i) for i in np.argwhere(single)[0])
