@@ -47,7 +47,7 @@ def run(job, workspace):
         alpha = choose_alpha(alpha_curve)
     default = named_prover(workspace, settings["prover"])
     rules = prover_rules(settings, default, alpha)
-    beams = measure_beams(units, searcher, problems["test"], section, rules)
+    beams = measure_beams(units, searcher, problems["test"], section, rules, default)
     workspace.write_results(
         search_results.summarize(
             searcher,
@@ -64,10 +64,11 @@ def run(job, workspace):
 
 
 def prover_rules(settings, default, alpha):
-    """{label: rule}: plain Q^pi, the PAV of the default prover, those of the family."""
+    """{label: rule}: plain Q^pi, the PAVs of the family in its order, and that of the
+    default prover if it is none of them."""
     policies = settings["provers"]
     rules = {PLAIN: plain_rule(len(policies))}
-    for name in dict.fromkeys([default, *settings["family"]]):
+    for name in dict.fromkeys([*settings["family"], default]):
         rules[name] = {"prover": prover_of(name, policies), "alpha": alpha}
     return rules
 
@@ -94,18 +95,18 @@ def choose_alpha(curve):
     return float(curve["alpha"][best[len(best) // 2]])
 
 
-def measure_beams(units, searcher, problems, section, rules):
+def measure_beams(units, searcher, problems, section, rules, default):
     """{label: {width: arrays}}; the family at `sweep_widths`, plain Q^pi and the
-    default prover, which come first, at all."""
+    default prover at all."""
     beams = {}
-    for number, (label, rule) in enumerate(rules.items()):
-        is_default = number == 1
-        widths = section["widths"] if number < 2 else section["sweep_widths"]
+    for label, rule in rules.items():
+        is_main = label in (PLAIN, default)
+        widths = section["widths"] if is_main else section["sweep_widths"]
         beams[label] = {
             width: units.beam(
                 *(f"beam.{label}.{width}", searcher, problems, width, rule),
                 key="beam",
-                all_picks=is_default,
+                all_picks=label == default,
             )
             for width in widths
         }

@@ -6,6 +6,7 @@ import pytest
 from experiments import cli
 from experiments.pipeline import available, plan
 from experiments.prover_names import family_of, parse_name, prover_of
+from experiments.search import prover_rules
 from experiments.stages import StageError
 
 POLICIES = ["base", "base@150", "strong"]
@@ -100,3 +101,15 @@ def test_a_verifier_that_follows_the_policy_needs_a_prover_of_the_base(prover):
     plan(load("rl.refresh_learning_rate=1e-4", "prover=Bo8(pi)"))
     with pytest.raises(StageError, match="refresh_learning_rate"):
         plan(load("rl.refresh_learning_rate=1e-4", f"prover={prover}"))
+
+
+def test_searched_provers_keep_the_order_of_the_family_and_hold_the_default_one():
+    settings = {"provers": ["base", "strong"], "family": ["base", "Bo4(base)"]}
+    for default, expected in (
+        ("Bo4(base)", ["Q", "base", "Bo4(base)"]),
+        ("strong", ["Q", "base", "Bo4(base)", "strong"]),
+    ):
+        rules = prover_rules(settings, default, alpha=0.5)
+        assert list(rules) == expected
+        assert rules["Q"]["alpha"] == 0
+        assert rules[default]["alpha"] == 0.5

@@ -52,7 +52,8 @@ def provers_by_n(results):
             f"The provers were compared at one beam width only, N = {shared[0]}: see "
             "the figure by prover. search.sweep_widths lists the widths."
         )
-    of_base = [label for label in labels if label.startswith("Bo")]
+    base = search["base"]  # best-of-1 of itself
+    of_base = [name for name in labels if name == base or name.endswith(f"({base})")]
     colour = dict(zip(of_base, shades(SWEEP_COLOURS, len(of_base)), strict=True))
     others = iter(("#222222", "#8C8C8C", "#CC79A7", "#882255"))
     series = []
