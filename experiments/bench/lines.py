@@ -66,6 +66,7 @@ def measure(case, machine, *, repetitions, budget):
     count = counter.count
     calls = [case.call, *(rival.call for rival in timed)]
     taken = timing.alternate(calls, repetitions=repetitions, budget=budget)
+    recompiles = counter.count - count
     amount = case.amount(result) if callable(case.amount) else case.amount
     line = {
         "suite": case.suite,
@@ -77,7 +78,7 @@ def measure(case, machine, *, repetitions, budget):
         **measured(taken[:, 0], amount),
         "floor": floor_of(case, result, machine),
         "compile_seconds": compile_seconds,
-        "recompiles": counter.count - count,
+        "recompiles": recompiles,
         "memory": memory,
         "rivals": [record for _, record in rivals],
         "notes": case.notes,

@@ -9,7 +9,7 @@ from rich.table import Table
 from experiments.reporting.tables import short
 
 COLUMNS = (
-    *("line", "rate", "seconds", "floor", "× floor", "by its shapes"),
+    *("line", "per second", "interval", "seconds", "floor", "× floor", "by shapes"),
     *("compile", "again", "memory"),
 )
 
@@ -39,7 +39,7 @@ def make_console():
 
 def lines_table(size, lines):
     table = Table(
-        title=f"{size}: medians, [intervals of them]; floor: the least time by the "
+        title=f"{size}: medians and their intervals; floor: the least time by the "
         "measured peaks; again: programs compiled while it was timed",
         title_justify="left",
         box=box.SIMPLE,
@@ -66,8 +66,9 @@ def line_cells(line):
         ]
     return [
         line["name"],
-        f"{interval(line['rate'], short)} {line['unit']}/s",
-        interval(line["seconds"], seconds),
+        f"{short(line['rate']['median'])} {line['unit']}",
+        limits(line["rate"]),
+        seconds(line["seconds"]["median"]),
         *bounds,
         seconds(line["compile_seconds"]),
         str(line["recompiles"]),
@@ -77,12 +78,12 @@ def line_cells(line):
 
 def rivals_table(size, lines):
     table = Table(
-        title=f"{size}: against others, alternating in the same run; [intervals] over "
+        title=f"{size}: against others, alternating in the same run; intervals over "
         "pairs of repetitions",
         title_justify="left",
         box=box.SIMPLE,
     )
-    for name in ("line", "against", "its rate", "times as fast as it", "before that"):
+    for name in ("line", "against", "per second", "times as fast", "checked before"):
         table.add_column(name)
     for line in lines:
         for rival in line["rivals"]:
@@ -95,15 +96,15 @@ def rival_cells(line, rival):
         reason = rival.get("missing") or f"REFUSED: {rival['refused']}"
         return ["–", "–", reason]
     return [
-        f"{interval(rival['rate'], short)} {line['unit']}/s",
-        interval(rival["times_as_fast"], "{:.2f}".format),
+        short(rival["rate"]["median"]),
+        "{median:.2f} [{low:.2f}, {high:.2f}]".format(**rival["times_as_fast"]),
         rival["checked"],
     ]
 
 
-def interval(found, show):
-    """The median, and its interval in brackets."""
-    return f"{show(found['median'])} [{show(found['low'])}, {show(found['high'])}]"
+def limits(found):
+    """An interval: '5.34k-54.8k'."""
+    return f"{short(found['low'])}-{short(found['high'])}"
 
 
 def seconds(value):
