@@ -1,7 +1,7 @@
 """Measure the engine: against floors, and against peers side by side.
 
     python -m experiments.bench [--suite=decode,branch,beam,train,score,rl]
-        [--size=micro|tiny|14m|0.5b|2b] [--output=DIR]
+        [--size=micro|tiny|14m|0.5b|2b] [--line=TEXT] [--output=DIR]
 
 in:   nothing; the models have random weights
 out:  DIR/bench.json, written after each line; two tables in the terminal
@@ -60,6 +60,8 @@ def run(options, here, found):
         ):
             model = sizes.load(size)
             for case in module_of(suite).cases(model):
+                if options.line not in case.name:
+                    continue
                 line = lines.measure(
                     *(case, here),
                     repetitions=options.repetitions,
@@ -93,6 +95,7 @@ def parse(argv):
         "--size", default="tiny", help=f"of {', '.join(sizes.SIZES)}, or several"
     )
     parser.add_argument("--output", default="work/bench", metavar="DIR")
+    parser.add_argument("--line", default="", help="only lines with this in their name")
     parser.add_argument("--repetitions", type=int, default=7, help="at most, of a line")
     parser.add_argument(
         "--line_seconds",

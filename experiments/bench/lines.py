@@ -20,7 +20,8 @@ class Rival:
 
     call(): the same work once. check(): a sentence that says in what both agree;
     raises `UnequalError` otherwise, and nothing is timed. missing: why there is none.
-    amount: units per call, where they are not those of the case.
+    amount: units per call, where they are not those of the case. in_jax: memory and
+    compilation can be told.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Rival:
     check: Callable | None = None
     missing: str = ""
     amount: float | None = None
+    in_jax: bool = True
     notes: dict = field(default_factory=dict)
 
 
@@ -56,15 +58,12 @@ class Case:
 
 def measure(case, machine, *, repetitions, budget):
     """Compile, check, time: the line as plain JSON. machine: a `machine.Machine`."""
+    result, compile_seconds, memory = timing.warmed_up(case.call, budget)
+    rivals = [(rival, checked(rival, budget)) for rival in case.rivals]
+    timed = [(rival, record) for rival, record in rivals if "checked" in record]
     counter = timing.compilations()
-    seconds = counter.seconds
-    result = jax.block_until_ready(case.call())
-    compile_seconds = counter.seconds - seconds
-    memory = timing.memory_of(case.call)
-    rivals = [(rival, checked(rival)) for rival in case.rivals]
-    timed = [rival for rival, record in rivals if "checked" in record]
     count = counter.count
-    calls = [case.call, *(rival.call for rival in timed)]
+    calls = [case.call, *(rival.call for rival, _ in timed)]
     taken = timing.alternate(calls, repetitions=repetitions, budget=budget)
     recompiles = counter.count - count
     amount = case.amount(result) if callable(case.amount) else case.amount
@@ -85,8 +84,7 @@ def measure(case, machine, *, repetitions, budget):
     }
     if line["floor"]:
         line["over_floor"] = line["seconds"]["median"] / line["floor"]["seconds"]
-    for column, rival in enumerate(timed, start=1):
-        record = next(r for r in line["rivals"] if r["name"] == rival.name)
+    for column, (rival, record) in enumerate(timed, start=1):
         units = amount if rival.amount is None else rival.amount
         record |= measured(taken[:, column], units)
         ratio = (taken[:, column] / units) / (taken[:, 0] / amount)
@@ -103,7 +101,7 @@ def measured(taken, amount):
     }
 
 
-def checked(rival):
+def checked(rival, budget):
     """What is said of a rival before it is timed; it is warmed up if it will be."""
     record = {"name": rival.name, "notes": rival.notes}
     if rival.missing:
@@ -112,7 +110,9 @@ def checked(rival):
         said = rival.check()
     except UnequalError as error:
         return record | {"refused": str(error)}
-    jax.block_until_ready(rival.call())
+    _, compiled, memory = timing.warmed_up(rival.call, budget)
+    if rival.in_jax:
+        record |= {"compile_seconds": compiled, "memory": memory}
     return record | {"checked": said}
 
 

@@ -56,22 +56,27 @@ def versions():
 @functools.lru_cache(maxsize=1)
 def peer_model(name):
     """The model of a size in transformers, with our weights, in eval mode."""
-    import torch
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
     model = sizes.load(name)
-    with tempfile.TemporaryDirectory(prefix="pavjax_bench_") as folder:
-        save_pretrained(folder, model.params, model.config, family="llama")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            theirs = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=getattr(torch, model.config.dtype)
-            )
+    theirs = exported(model, model.params, model.config.dtype)
     # Nothing ends a trace.
     theirs.generation_config.eos_token_id = None
     theirs.generation_config.pad_token_id = 0
     return theirs.to(torch_device()).eval()
+
+
+def exported(model, params, dtype):
+    """Our weights as a model of transformers, by way of a folder."""
+    import torch
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory(prefix="pavjax_bench_") as folder:
+        save_pretrained(folder, params, model.config, family="llama")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return transformers.AutoModelForCausalLM.from_pretrained(
+                folder, dtype=getattr(torch, dtype)
+            )
 
 
 def torch_device():
@@ -166,14 +171,7 @@ class TorchTrainer:
 
 
 def _trainable(model, params):
-    import torch
-    import transformers
-
-    with tempfile.TemporaryDirectory(prefix="pavjax_bench_") as folder:
-        save_pretrained(folder, params, model.config, family="llama")
-        theirs = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32
-        )
+    theirs = exported(model, params, "float32")
     if model.config.remat:
         theirs.gradient_checkpointing_enable()
     return theirs.to(torch_device()).train()

@@ -1,5 +1,6 @@
 """Wall times: alternating repetitions, medians and their intervals, compilations."""
 
+import ctypes
 import functools
 import math
 import time
@@ -85,8 +86,32 @@ def median_interval(values, confidence=0.95):
     return Summary(float(np.median(ordered)), float(ordered[k - 1]), float(ordered[-k]))
 
 
-def memory_of(call):
-    """The most memory that one call needs: {"peak_bytes", "added_bytes", "kind"}.
+def give_back_free_memory():
+    """What the C library holds of freed memory, where it can be told to (glibc): else
+    a call seems to need nothing, for an earlier one left it enough."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def warmed_up(call, budget):
+    """Run until compiled: -> (result, seconds of compilation, memory of one call).
+
+    Memory is that of a second call, unless that would take an eighth of the budget:
+    then it is that of the first, in which the compiler's share is counted.
+    """
+    counter = compilations()
+    compiled, began = counter.seconds, time.perf_counter()
+    result, memory = with_memory(call)
+    compiled = counter.seconds - compiled
+    if (time.perf_counter() - began - compiled) * 8 < budget:
+        _, memory = with_memory(call)
+    return result, compiled, memory
+
+
+def with_memory(call):
+    """call() and the most memory that it needs: (result, {"kind", "peak_bytes",
+    "added_bytes"}).
 
     Accelerators: the allocator's peak since the process began, which cannot be reset,
     hence a bound; CPU: resident memory of the process during the call. added_bytes: how
@@ -95,14 +120,15 @@ def memory_of(call):
     device = jax.local_devices()[0]
     stats = device.memory_stats()
     if not stats:
+        give_back_free_memory()
         hardware.reset_peak_memory()
         before = hardware.peak_memory_bytes()
-        jax.block_until_ready(call())
+        result = jax.block_until_ready(call())
         peak = hardware.peak_memory_bytes()
         added = max(0, peak - before)
-        return {"kind": "resident", "peak_bytes": peak, "added_bytes": added}
+        return result, {"kind": "resident", "peak_bytes": peak, "added_bytes": added}
     held, old = stats["bytes_in_use"], stats["peak_bytes_in_use"]
-    jax.block_until_ready(call())
+    result = jax.block_until_ready(call())
     peak = device.memory_stats()["peak_bytes_in_use"]
     added = peak - held if peak > old else None
-    return {"kind": "device", "peak_bytes": peak, "added_bytes": added}
+    return result, {"kind": "device", "peak_bytes": peak, "added_bytes": added}

@@ -85,4 +85,5 @@ def transformers_generate(model, tokens, new):
         name,
         call=functools.partial(peers.generate, model.name, np.asarray(tokens), new),
         check=functools.partial(peers.check_greedy, model.name, few, new, greedy),
+        in_jax=False,
     )

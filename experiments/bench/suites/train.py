@@ -103,4 +103,9 @@ def torch_step(model, tokens):
         )
         return peers.check_losses(own, other)
 
-    return Rival(name, call=lambda: np.asarray(theirs().step().cpu()), check=check)
+    return Rival(
+        name,
+        call=lambda: np.asarray(theirs().step().cpu()),
+        check=check,
+        in_jax=False,
+    )
