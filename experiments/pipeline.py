@@ -219,7 +219,7 @@ def rl_jobs(config, inputs, chooser):
             if not own["alpha"]:
                 own["verifier"] = outside.UNREAD
             else:
-                outside.check_prover(config, own["prover"], f"rl.prover of {name!r}")
+                outside.check_prover(config, own["prover"], f"{name}: rl.prover")
         jobs += [
             rl_job(config, f"rl.{name}.seed{seed}", own | {"seed": seed}, read)
             for seed in seeds

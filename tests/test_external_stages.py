@@ -65,10 +65,9 @@ def own_verifier():
 
 @functools.cache
 def own_params():
-    heads = random_params(
-        lambda key: own_verifier().init(key, model().params)["heads"], KEY
-    )
-    return {"backbone": model().params, "heads": heads}
+    verifier, backbone = own_verifier(), model().params
+    heads = random_params(lambda key: verifier.init(key, backbone)["heads"], KEY)
+    return {"backbone": backbone, "heads": heads}
 
 
 def micro_flags(folder):
@@ -116,7 +115,7 @@ def test_changed_weights_are_another_job(folder, tmp_path):
     [
         (["prover=base@50"], "prover='base@50' asks for values that a published"),
         (["prover=auto"], "may choose 'base@50'"),
-        (["rl.prover=base@50"], "rl.prover of 'pav'='base@50' asks for"),
+        (["rl.variants.pav.prover=base@50"], "pav: rl.prover='base@50' asks for"),
         (["external.meaning=rewards"], "Bo4.*external.meaning='rewards'; use 'pi'"),
         (["search.verifier=mine.py"], "write 'hf:' and a folder"),
         (
@@ -129,8 +128,6 @@ def test_what_its_one_column_cannot_give_is_refused_while_planning(
     folder, flags, words
 ):
     changes = [f"--config.{flag}" for flag in flags]
-    if flags == ["rl.prover=base@50"]:
-        changes.append("--config.rl.variants.pav.prover=")
     with pytest.raises(StageError, match=words):
         jobs_of(*micro_flags(folder), *changes)
 
