@@ -22,7 +22,7 @@ from experiments.bench import lines, machine, peers, record, sizes, table
 from pavjax.runtime.atomic import check_writable
 from pavjax.runtime.progress import make_progress
 
-SUITES = ("decode", "branch", "train")
+SUITES = ("decode", "branch", "beam", "train", "score", "rl")
 
 
 def main(argv=None):
