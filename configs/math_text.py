@@ -165,7 +165,7 @@ def paper(config):
     config.task.math_text.contamination = "drop"
     # All train problems, but one in 24 for validation. P: not given
     config.task.update(split_parts=(23, 1, 1), num_train=-1, num_validation=256)
-    config.model.update(dtype="bfloat16", scan_layers=True, remat=True)
+    config.model.update(dtype="bfloat16", scan_layers=True, remat="full")
     config.policies.base.update(num_updates=5_000, learning_rate=5e-6)
     for section in (config.sft, config.rft, config.verifier, config.rl):
         section.batch_size = 32

@@ -50,7 +50,7 @@ def config_from_hf(hf, **changes):
     """A config.json (a dict) -> TransformerConfig.
 
     changes: fields of TransformerConfig that are not the checkpoint's to decide
-    (`dtype`, `scan_layers`, `remat`, `vocab_padding`). Raises FamilyError for an
+    (`dtype`, `scan_layers`, `remat`, `attention`, `vocab_padding`). Raises FamilyError for an
     unknown family, a missing field, and a value that would need code that is not
     here; warns of fields that it does not know.
     """
@@ -288,7 +288,7 @@ def config_to_hf(config, family, extra=None):
 def _check_expressed(config, hf, family):
     runtime = {
         name: getattr(config, name)
-        for name in ("dtype", "scan_layers", "remat", "vocab_padding")
+        for name in ("dtype", "scan_layers", "remat", "attention", "vocab_padding")
     }
     found = dataclasses.asdict(config_from_hf(hf, **runtime))
     wanted = dataclasses.asdict(config)

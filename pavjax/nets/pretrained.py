@@ -1,6 +1,6 @@
 """Checkpoints of transformers, read straight onto the devices.
 
-    model = load_pretrained("path/or/owner/name", dtype="bfloat16", remat=True)
+    model = load_pretrained("path/or/owner/name", dtype="bfloat16", remat="full")
     policy = make_policy(model.config)
     logits = policy.logits(model.params, tokens)
 
@@ -48,13 +48,15 @@ def load_pretrained(
     shardings_fn=None,
     vocab_multiple=1,
     scan_layers=False,
-    remat=False,
+    remat="none",
+    attention="auto",
     classifier=False,
 ):
     """Read a folder of safetensors, or a model of the Hugging Face Hub: -> Pretrained.
 
     param_dtype, dtype: of the parameters and of the activations.
     shardings_fn(tree of ShapeDtypeStruct) -> tree of shardings; None: one device.
+    scan_layers, remat, attention: see `TransformerConfig`.
     vocab_multiple: the embedding is padded with zeros to a multiple of it, and the
         padding's logits are those of tokens that never occur.
     classifier: the folder holds a head on the hidden states, whose tensors `head` is;
@@ -74,6 +76,7 @@ def load_pretrained(
         dtype=dtype,
         scan_layers=scan_layers,
         remat=remat,
+        attention=attention,
         **({"tied_embeddings": True} if classifier else {}),
     )
     abstract = abstract_params(config, param_dtype)

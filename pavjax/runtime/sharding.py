@@ -142,6 +142,34 @@ def put_batch(batch, mesh, name="batch_size"):
     return jax.device_put(batch, batch_sharding(mesh))
 
 
+def split_attention(kernel):
+    """The kernel run by each device on its own rows and heads: compilers do not look
+    inside a kernel, and would gather all that it reads. -> a function of the same
+    arguments, query [G K R T F], keys and values [G K T F], segments [G T] or None.
+
+    Acts under `jax.set_mesh(mesh)`, as `constrain` does. `tensor` splits the key-value
+    heads K, or else the query heads R of each; what does not divide stays whole.
+    """
+
+    def split(query, keys, values, segments):
+        mesh = jax.sharding.get_abstract_mesh()
+        if mesh.size == 1:
+            return kernel(query, keys, values, segments)
+        batch, heads, groups, *_ = fitting_spec(
+            (BATCH, "tensor", "tensor", None, None), query.shape, mesh
+        )
+        groups = None if heads else groups
+        query_spec, shared_spec = P(batch, heads, groups), P(batch, heads)
+        return jax.shard_map(
+            kernel,
+            in_specs=(query_spec, shared_spec, shared_spec, P(batch)),
+            out_specs=query_spec,
+            check_vma=False,  # kernels do not say which axes their results vary over
+        )(query, keys, values, segments)
+
+    return split
+
+
 def constrain(x, *axes):
     """Pin the layout of an intermediate array: `constrain(logits, BATCH, None, None)`.
 
