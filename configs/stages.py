@@ -56,7 +56,7 @@ def collect():
         # their outcome as label.
         "keep_completions": 1,
         "temperature": 1.0,  # P: not given
-        "batch_size": 32,  # traces whose prefixes are completed at once
+        "batch_size": 64,  # traces whose prefixes are read at once, to be completed
         "shard_size": 64,  # problems per shard; a killed run redoes one shard at most
         # Further rounds, each on other problems: the traces that a beam search with the
         # verifier so far likes best are labelled like seed traces. It finds the errors

@@ -128,6 +128,9 @@ class Collector:
             is_open = is_open & chosen[:, :-1]
         by_id = dict(zip(problems.ids, problems.problems, strict=True))
         any_open, kept = np.flatnonzero(is_open.any(1)), []
+        # Traces of like length side by side: a batch is as wide as its longest.
+        longest = np.where(is_open, prefix_len, 0).max(1)
+        any_open = any_open[np.argsort(longest[any_open], kind="stable")]
         for p, model in enumerate(self.provers):
             prover_key = jax.random.fold_in(key, p)
             size = self.section["batch_size"]
@@ -137,7 +140,7 @@ class Collector:
                 batch_key = jax.random.fold_in(prover_key, rows[0])
                 *traces, rewards = drawing.complete(
                     self.task,
-                    drawing.within_bounds(self.branchers[p], model.params, batch_key),
+                    functools.partial(self.branchers[p], model.params, batch_key),
                     [by_id[i] for i in seeds["problem_id"][rows]],
                     *(seeds["tokens"][rows], prefix_len[rows], open_rows, num_samples),
                 )

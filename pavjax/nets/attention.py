@@ -88,7 +88,8 @@ def whole_views(config, length, mask):
 def extended_views(config, num_prefix, positions, prefix_len, index, valid):
     """Views of a chunk that continues branches, by kind of layer: see `Policy.extend`.
 
-    A valid slot holds the token at position prefix_len + (valid slots before it).
+    A valid slot holds the token at position prefix_len + (valid slots before it), the
+    slots counted from the chunk's end on and around: those behind it are older.
     """
     num_slots = valid.shape[-1]
     place = last_axis_index(num_prefix, 4)
@@ -96,13 +97,18 @@ def extended_views(config, num_prefix, positions, prefix_len, index, valid):
     slot = last_axis_index(num_slots, 4)
     query = index + last_axis_index(positions.shape[-1], 4).swapaxes(-1, -2)
     own_chunk = (slot >= index) & (slot <= query)
-    in_suffix = (valid[..., None, :] & (slot < index)) | own_chunk
+    in_chunk = (slot >= index) & (slot < index + positions.shape[-1])
+    in_suffix = (valid[..., None, :] & ~in_chunk) | own_chunk
     views = {}
     for kind in set(config.kinds):
         masks = (in_prefix, in_suffix)
         if kind == SLIDING and config.window < num_prefix + num_slots:
             counts = valid.astype(jnp.int32)
-            slots = prefix_len[..., None] + jnp.cumsum(counts, axis=-1) - counts
+            before = jnp.cumsum(counts, axis=-1) - counts
+            older = jnp.sum(counts * (slot[0] >= index), axis=-1, keepdims=True)
+            newer = jnp.sum(counts, axis=-1, keepdims=True) - older
+            before = before + jnp.where(slot[0] < index, older, -newer)
+            slots = prefix_len[..., None] + before
             slots = jax.lax.dynamic_update_slice(slots, positions, (0, 0, index))
             masks = (
                 in_prefix & near(positions, place[0], config.window),
