@@ -96,6 +96,9 @@ def model():
         "dtype": "float32",  # of the computation; parameters are float32
         "scan_layers": False,  # compile one layer and scan: for deep models
         "remat": False,  # recompute activations in the backward pass: saves memory
+        # Logits (tokens x vocabulary) that a device holds at once in training, 4 bytes
+        # each; of a larger batch they are computed slice by slice.
+        "logits_at_once": 2**26,
     }
 
 

@@ -128,7 +128,7 @@ def make_step(workspace, task, start, judge, problems, section, keys):
             baseline=section["baseline"],
         )
     )
-    initial_logits = jax.jit(policy.logits)
+    initial_hidden = jax.jit(policy.hidden)
     refresh_fn = None
     if is_refreshed(section):
         # Its base column, for the traces are of what the base has become.
@@ -161,7 +161,7 @@ def make_step(workspace, task, start, judge, problems, section, keys):
     def with_initial(params, rollouts):
         verifier_params = params.get("verifier", judge.params)
         batch = credit_fn(verifier_params, jax.tree.map(jnp.asarray, rollouts))
-        batch["initial_logits"] = initial_logits(start.params, batch["tokens"])
+        batch["initial_hidden"] = initial_hidden(start.params, batch["tokens"])
         return sharding.put_batch(batch, mesh, "rl.batch_size * rl.num_samples")
 
     def step_fn(state, step):
@@ -171,7 +171,7 @@ def make_step(workspace, task, start, judge, problems, section, keys):
             sample_fn=sample_fn,
             grade_fn=grade_fn,
             credit_fn=with_initial,
-            update_fn=update,
+            update_fn=lambda state, batch: update(state, batch, start.params),
         )
 
     return step_fn

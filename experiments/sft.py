@@ -16,7 +16,7 @@ from experiments import building, drawing, fitting, sources
 from experiments import run as runner
 from experiments.problems import problem_sets
 from pavjax import evaluate, losses, train
-from pavjax.arrays import response_mask
+from pavjax.arrays import picked_logprobs, response_mask
 from pavjax.runtime import checkpoint, sharding
 from pavjax.tasks import encoding
 
@@ -76,9 +76,10 @@ def train_policy(
         return train.init_state({"policy": params}, optimizer)
 
     def loss_fn(params, batch):
-        logits = policy.logits(params["policy"], batch["tokens"])
-        mask = response_mask(batch["step_ids"])
-        return losses.next_token_loss(logits, batch["tokens"], mask), {}
+        params, tokens = params["policy"], batch["tokens"]
+        reading = (params, policy.hidden(params, tokens))
+        logprobs = policy.over_logits(picked_logprobs, tokens, reading)
+        return losses.next_token_loss(logprobs, response_mask(batch["step_ids"])), {}
 
     update = jax.jit(
         train.make_update(loss_fn, optimizer, accumulate=section["accumulate"]),

@@ -1,7 +1,7 @@
 """Losses, in float32 and over masks that were made with the batch.
 
 Per-token arrays are aligned with the token they speak of: entry t belongs to token t
-and is predicted by row t - 1 of the logits; entry 0 is 0.
+and is predicted by row t - 1 of the logits (`Policy.over_logits`); entry 0 is 0.
 """
 
 import jax
@@ -10,12 +10,13 @@ import jax.numpy as jnp
 from pavjax import arrays
 
 
-def next_token_loss(logits, tokens, mask):
+def next_token_loss(logprobs, mask):
     """Mean cross-entropy, in nats, of the tokens selected by `mask`.
 
-    logits [*B T V], tokens [*B T], mask [*B T] bool over the tokens to be predicted.
+    logprobs, mask [*B T]: log p(token t | tokens before t), as of
+    `Policy.over_logits`, and which tokens are to be predicted.
     """
-    return -arrays.masked_mean(arrays.target_logprobs(logits, tokens), mask)
+    return -arrays.masked_mean(logprobs, mask)
 
 
 def prefix_value_loss(logits, successes, attempts, weights=None):
@@ -85,14 +86,14 @@ def mean_over_traces(values, mask):
 
 
 def kl_to_reference(logits, reference_logits):
-    """Exact KL(pi || reference) of the next token, in nats: [*B T V] twice -> [*B T].
+    """Exact KL(pi || reference) of the next token, in nats: [*B V] twice -> [*B].
 
     Its gradient at the sampled states needs no sampling of the action, hence prefer it
     as a penalty. `mean_over_traces` of it estimates the KL of whole responses.
     """
     logprobs = jax.nn.log_softmax(logits.astype(jnp.float32))
     reference = jax.nn.log_softmax(reference_logits.astype(jnp.float32))
-    return _aligned(jnp.sum(jnp.exp(logprobs) * (logprobs - reference), axis=-1))
+    return jnp.sum(jnp.exp(logprobs) * (logprobs - reference), axis=-1)
 
 
 def kl_k1(logprobs, reference_logprobs):
@@ -118,14 +119,9 @@ def kl_k3(logprobs, reference_logprobs):
 
 
 def token_entropy(logits):
-    """Entropy of the policy where it wrote each token, in nats: [*B T V] -> [*B T]."""
+    """Entropy of the next token, in nats: [*B V] -> [*B]."""
     logprobs = jax.nn.log_softmax(logits.astype(jnp.float32))
-    return _aligned(-jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1))
-
-
-def _aligned(per_row):
-    """Move what row t of the logits says to the token t + 1 that it speaks of."""
-    return jnp.pad(per_row[..., :-1], [(0, 0)] * (per_row.ndim - 1) + [(1, 0)])
+    return -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)
 
 
 def _per_attempt(loss, attempts, weights):

@@ -196,29 +196,36 @@ def refresh_loss(verifier, params, batch, prover):
 
 
 def make_loss(policy, *, kl_weight, learned_baseline, refresh_fn=None):
-    """-> loss_fn(params, batch): REINFORCE, KL to the initial policy, baseline fit.
+    """-> loss_fn(params, batch, initial): REINFORCE, KL to the initial policy, baseline
+    fit.
 
     params: {"policy", "baseline", "verifier"}, the latter two if they are learned;
     batch: what `credit_fn` returns and, of the initial policy on the same tokens,
-    "initial_logits" [B T V]. refresh_fn(verifier params, batch) -> loss of the
-    verifier. Each part learns from its own term: no gradient flows through credits or
-    baseline into the policy.
+    "initial_hidden" [B T D]; initial: the parameters of that policy. refresh_fn(verifier
+    params, batch) -> loss of the verifier. Each part learns from its own term: no
+    gradient flows through credits or baseline into the policy.
     """
 
-    def loss_fn(params, batch):
+    def of_token(targets, logits, initial_logits):
+        logprobs = arrays.picked_logprobs(targets, logits)
+        kl = losses.kl_to_reference(logits, initial_logits)
+        # only a metric: nothing of it is kept for the backward pass
+        entropy = losses.token_entropy(jax.lax.stop_gradient(logits))
+        return logprobs, kl, entropy
+
+    def loss_fn(params, batch, initial):
         tokens, mask = batch["tokens"], arrays.response_mask(batch["step_ids"])
-        logits = policy.logits(params["policy"], tokens)
-        logprobs = arrays.target_logprobs(logits, tokens)
+        reading = (params["policy"], policy.hidden(params["policy"], tokens))
+        logprobs, kl, entropy = policy.over_logits(
+            of_token, tokens, reading, (initial, batch["initial_hidden"])
+        )
         baseline = batch["baseline"]
         fit = jnp.zeros(())
         if learned_baseline:
             baseline = baseline_values(policy, params["baseline"], tokens)
             fit = losses.baseline_loss(baseline, batch["credits"], mask)
         reinforce = losses.reinforce_loss(logprobs, batch["credits"], baseline, mask)
-        kl = losses.mean_over_traces(
-            losses.kl_to_reference(logits, batch["initial_logits"]), mask
-        )
-        entropy = arrays.masked_mean(losses.token_entropy(logits), mask)
+        kl = losses.mean_over_traces(kl, mask)
         total = reinforce + kl_weight * kl + fit
         metrics = {}
         if refresh_fn:
@@ -226,7 +233,7 @@ def make_loss(policy, *, kl_weight, learned_baseline, refresh_fn=None):
             total += metrics["verifier_loss"]
         metrics |= {
             "kl": kl,
-            "entropy": entropy,
+            "entropy": arrays.masked_mean(entropy, mask),
             "baseline_error": fit,
             "credit": arrays.masked_mean(batch["credits"], mask),
             "process": arrays.masked_mean(batch["process"], mask),

@@ -119,6 +119,9 @@ class Policy(NamedTuple):
         slots of its own chunk; a valid slot is at position
         prefix_len + (valid slots before it)
     unembed(params, hidden [.. D]) -> [.. V] float32
+    over_logits(fn, tokens [B T], *readings) -> what `fn(targets, *logits)` says of each
+        token by the logits that predict it, [B T]: see `arrays.over_logits`. A reading
+        is (params, hidden [B T D]), and there is no array [B T V] of any
     """
 
     init: Callable
@@ -128,6 +131,7 @@ class Policy(NamedTuple):
     init_suffix: Callable
     extend: Callable
     unembed: Callable
+    over_logits: Callable
 
 
 class Verifier(NamedTuple):

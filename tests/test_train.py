@@ -19,7 +19,8 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-6}
 
 def loss_fn(params, batch):
     logits = POLICY.logits(params, batch["tokens"])
-    loss = losses.next_token_loss(logits, batch["tokens"], batch["mask"])
+    logprobs = arrays.target_logprobs(logits, batch["tokens"])
+    loss = losses.next_token_loss(logprobs, batch["mask"])
     return loss, {"entropy": jnp.mean(losses.token_entropy(logits))}
 
 

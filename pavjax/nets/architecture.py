@@ -30,6 +30,9 @@ class TransformerConfig:
     dtype: str = "float32"  # of activations; parameters have their own
     scan_layers: bool = False  # one compiled block for all layers, against unrolled
     remat: bool = False  # recompute a block's activations in the backward pass
+    # Logits that a device holds at once in training; where a batch has more, they are
+    # computed slice by slice, and anew in the backward pass.
+    logits_at_once: int = 2**26
     # Rows of the embedding beyond the vocabulary, so that a mesh divides it; their
     # logits are those of tokens that never occur.
     vocab_padding: int = 0
@@ -64,6 +67,10 @@ class TransformerConfig:
             raise ValueError(
                 f"model.head_dim={self.head_dim} must be even: rotary positions "
                 "turn pairs of features"
+            )
+        if self.logits_at_once < 1:
+            raise ValueError(
+                f"model.logits_at_once={self.logits_at_once} must be at least 1"
             )
         if self.mlp not in ("plain", "gated"):
             raise ValueError(f"model.mlp={self.mlp!r}: choose 'plain' or 'gated'")

@@ -13,6 +13,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from pavjax import arrays
 from pavjax.arrays import last_axis_index
 from pavjax.nets.architecture import SLIDING, TransformerConfig
 from pavjax.nets.attention import (
@@ -91,10 +92,18 @@ def make_policy(config: TransformerConfig, *, split_batch=lambda x: x) -> Policy
         if config.vocab_padding:
             token = last_axis_index(config.num_embeddings, logits.ndim)
             logits = jnp.where(token < config.vocab_size, logits, INVISIBLE)
-        return logits
+        return split_batch(logits)
 
     def logits(params, tokens, mask=None):
-        return split_batch(unembed(params, hidden(params, tokens, mask)))
+        return unembed(params, hidden(params, tokens, mask))
+
+    def over_logits(fn, tokens, *readings):
+        unembeds = [functools.partial(unembed, params) for params, _ in readings]
+        num_devices = max(1, jax.sharding.get_abstract_mesh().size)
+        return arrays.over_logits(
+            *(fn, tokens, unembeds, *(hidden for _, hidden in readings)),
+            logits_at_once=config.logits_at_once * num_devices,
+        )
 
     def init_suffix(num_rows, num_branches, num_tokens):
         shape = (num_rows, num_branches, config.num_kv_heads, num_tokens)
@@ -115,6 +124,7 @@ def make_policy(config: TransformerConfig, *, split_batch=lambda x: x) -> Policy
         init_suffix=init_suffix,
         extend=extend,
         unembed=unembed,
+        over_logits=over_logits,
     )
 
 

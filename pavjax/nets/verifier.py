@@ -18,7 +18,7 @@ every bare problem the same value; `sum` does not.
 import jax
 import jax.numpy as jnp
 
-from pavjax.arrays import last_axis_index, target_logprobs
+from pavjax.arrays import last_axis_index, picked_logprobs
 from pavjax.types import Policy, Verifier
 
 HEADS = ("value", "log_ratio", "sum")
@@ -56,16 +56,18 @@ def make_verifier(policy: Policy, *, head: str, num_provers: int, width: int):
             result = result + spread(heads["beta"]) * ratio[..., None]
         return result
 
+    def logprobs_of(params, hidden, tokens):
+        return policy.over_logits(picked_logprobs, tokens, (params, hidden))
+
     def logits(params, tokens, prompt_len, reference_logprobs=None):
         hidden = policy.hidden(params["backbone"], tokens)
         if not has_ratio:
             return head_logits(params["heads"], hidden, None)
         if reference_logprobs is None:
             reference = jax.lax.stop_gradient(params["reference"])
-            reference_logprobs = target_logprobs(
-                policy.logits(reference, tokens), tokens
-            )
-        own = target_logprobs(policy.unembed(params["backbone"], hidden), tokens)
+            reference_hidden = policy.hidden(reference, tokens)
+            reference_logprobs = logprobs_of(reference, reference_hidden, tokens)
+        own = logprobs_of(params["backbone"], hidden, tokens)
         in_response = last_axis_index(tokens.shape[1], 2) >= prompt_len[:, None]
         ratio = jnp.where(in_response, own - reference_logprobs, 0)
         return head_logits(params["heads"], hidden, jnp.cumsum(ratio, axis=-1))
