@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import building, drawing, fitting
+from experiments import batches, building, drawing, fitting
 from experiments import run as runner
 from experiments.complementarity import named_prover
 from experiments.problems import problem_sets
@@ -22,7 +22,7 @@ from experiments.prover_names import prover_of
 from experiments.rl_metrics import make_value_error, trace_metrics
 from experiments.rl_results import gate_of, write_results
 from experiments.sft import batch_drawer
-from pavjax import evaluate, rl, train
+from pavjax import evaluate, packing, rl, train
 from pavjax.runtime import sharding
 from pavjax.runtime.optimizer import make_partitioned
 
@@ -128,7 +128,7 @@ def make_step(workspace, task, start, judge, problems, section, keys):
             baseline=section["baseline"],
         )
     )
-    initial_hidden = jax.jit(policy.hidden)
+    initial_hidden, packed = jax.jit(policy.hidden), jax.jit(packing.rows_of)
     refresh_fn = None
     if is_refreshed(section):
         # Its base column, for the traces are of what the base has become.
@@ -162,6 +162,11 @@ def make_step(workspace, task, start, judge, problems, section, keys):
         verifier_params = params.get("verifier", judge.params)
         batch = credit_fn(verifier_params, jax.tree.map(jnp.asarray, rollouts))
         batch["initial_hidden"] = initial_hidden(start.params, batch["tokens"])
+        if "packing" in section:
+            lengths, most = rollouts.length.ravel(), batch["tokens"].shape[1]
+            row_len = packing.rounded_len(lengths.max(), most)
+            layout = batches.put_layout(lengths, row_len, section, mesh)
+            batch = packed(batch, layout)
         return sharding.put_batch(batch, mesh, "rl.batch_size * rl.num_samples")
 
     def step_fn(state, step):

@@ -6,20 +6,62 @@ import jax.numpy as jnp
 from pavjax import steps
 
 
-def masked_mean(values, mask, axis=None):
+def masked_mean(values, mask, axis=None, count=None):
     """Mean of `values` where `mask` is true; 0 where the mask selects nothing.
 
     values, mask: same shape. An empty selection returns 0, not NaN, so that a batch
     without, say, a single finished trace leaves a metric at 0 and gradients finite.
+    count: what the sum is divided by, where that is not the number of values selected
+    here; of a part of a batch, see `train.make_update`.
     """
     total = jnp.sum(jnp.where(mask, values, 0), axis=axis)
-    return total / jnp.maximum(jnp.sum(mask, axis=axis), 1).astype(total.dtype)
+    count = jnp.sum(mask, axis=axis) if count is None else count
+    return total / nonzero(count).astype(total.dtype)
+
+
+def nonzero(count):
+    """`count`, or 1 where it is 0: a divisor."""
+    return jnp.where(count > 0, count, 1)
 
 
 def last_axis_index(size, ndim):
     """0 .. size-1 along the last of `ndim` axes, for comparison with an array of that
     rank: [1 .. 1 size] int32."""
     return jnp.arange(size).reshape((1,) * (ndim - 1) + (size,))
+
+
+def positions(tokens, segments=None):
+    """How many tokens of its segment come before each: [B T] int32, or [1 T] without
+    segments. A segment is one piece of its row."""
+    index = last_axis_index(tokens.shape[-1], tokens.ndim)
+    if segments is None:
+        return index
+    return index - jax.lax.cummax(jnp.where(_starts(segments), index, 0), axis=1)
+
+
+def running_sum(values, segments=None):
+    """Sum of each value and those before it in its segment: [B T] -> [B T]."""
+    if segments is None:
+        return jnp.cumsum(values, axis=-1)
+
+    def joined(left, right):
+        (total, _), (own, has_start) = left, right
+        return jnp.where(has_start, own, total + own), left[1] | has_start
+
+    starts = _starts(segments)
+    return jax.lax.associative_scan(joined, (values, starts), axis=1)[0]
+
+
+def _starts(segments):
+    """Where a segment starts that is not the row's first."""
+    changes = segments[:, 1:] != segments[:, :-1]
+    return jnp.pad(changes, ((0, 0), (1, 0)))
+
+
+def per_token(of_trace):
+    """What is known of each trace, to broadcast over tokens: [B] -> [B 1]. Of packed
+    rows it is per token already: [B T]."""
+    return of_trace[:, None] if of_trace.ndim == 1 else of_trace
 
 
 def response_mask(step_ids):

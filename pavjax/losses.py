@@ -1,5 +1,8 @@
 """Losses, in float32 and over masks that were made with the batch.
 
+Every mean can be told what to divide by: the `num_..` of a batch of which it sees a
+part, or whose rows hold several traces.
+
 Per-token arrays are aligned with the token they speak of: entry t belongs to token t
 and is predicted by row t - 1 of the logits (`Policy.over_logits`); entry 0 is 0.
 """
@@ -10,16 +13,16 @@ import jax.numpy as jnp
 from pavjax import arrays
 
 
-def next_token_loss(logprobs, mask):
+def next_token_loss(logprobs, mask, num_tokens=None):
     """Mean cross-entropy, in nats, of the tokens selected by `mask`.
 
     logprobs, mask [*B T]: log p(token t | tokens before t), as of
     `Policy.over_logits`, and which tokens are to be predicted.
     """
-    return -arrays.masked_mean(logprobs, mask)
+    return -arrays.masked_mean(logprobs, mask, count=num_tokens)
 
 
-def prefix_value_loss(logits, successes, attempts, weights=None):
+def prefix_value_loss(logits, successes, attempts, weights=None, num_attempts=None):
     """Binomial cross-entropy of the labels: nats per attempted completion.
 
         sum_i w_i [c_i softplus(-z_i) + (n_i - c_i) softplus(z_i)] / sum_i w_i n_i
@@ -33,7 +36,7 @@ def prefix_value_loss(logits, successes, attempts, weights=None):
     successes, attempts = _float32(successes), _float32(attempts)
     hit = successes * jax.nn.softplus(-logits)
     miss = (attempts - successes) * jax.nn.softplus(logits)
-    return _per_attempt(hit + miss, attempts, weights)
+    return _per_attempt(hit + miss, attempts, weights, num_attempts)
 
 
 def entropy_floor(successes, attempts, weights=None):
@@ -52,7 +55,7 @@ def entropy_floor(successes, attempts, weights=None):
     return _per_attempt(attempts * entropy, attempts, weights)
 
 
-def reinforce_loss(logprobs, credits, baseline, mask):
+def reinforce_loss(logprobs, credits, baseline, mask, num_traces=None):
     """A scalar whose gradient is minus the policy gradient (Eq. 5).
 
         -(1/B) sum_b sum_t log pi(y_t | y_<t) stop_gradient(credit_t - baseline_t)
@@ -63,26 +66,27 @@ def reinforce_loss(logprobs, credits, baseline, mask):
     baseline.
     """
     weight = jax.lax.stop_gradient(credits - baseline)
-    return -mean_over_traces(logprobs * weight, mask)
+    return -mean_over_traces(logprobs * weight, mask, num_traces)
 
 
-def baseline_loss(baseline, credits, mask):
+def baseline_loss(baseline, credits, mask, num_tokens=None):
     """Mean square error, over tokens, of the baseline against the credits [*B T].
 
     It fits E_{a ~ pi}[Q^pi + alpha A^mu] at the state of each token (Appendix E).
     """
     error = baseline - jax.lax.stop_gradient(credits)
-    return arrays.masked_mean(error**2, mask)
+    return arrays.masked_mean(error**2, mask, count=num_tokens)
 
 
-def mean_over_traces(values, mask):
+def mean_over_traces(values, mask, num_traces=None):
     """Sum over tokens, mean over the traces with any token selected: [*B T] -> scalar.
 
-    Traces that the mask leaves out entirely do not count; 0 if none is left.
+    Traces that the mask leaves out entirely do not count; 0 if none is left. How many
+    are left has to be said where a row holds more than one.
     """
-    total = jnp.sum(jnp.where(mask, values, 0))
-    num_traces = jnp.sum(jnp.any(mask, axis=-1).astype(total.dtype))
-    return total / jnp.maximum(num_traces, 1)
+    if num_traces is None:
+        num_traces = jnp.sum(jnp.any(mask, axis=-1))
+    return arrays.masked_mean(values, mask, count=num_traces)
 
 
 def kl_to_reference(logits, reference_logits):
@@ -124,12 +128,12 @@ def token_entropy(logits):
     return -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)
 
 
-def _per_attempt(loss, attempts, weights):
+def _per_attempt(loss, attempts, weights, num_attempts=None):
     """Weighted sum of `loss` per weighted attempt; 0 without any attempt."""
     if weights is not None:
         loss, attempts = loss * weights, attempts * weights
-    total = jnp.sum(attempts)
-    return jnp.sum(loss) / jnp.where(total > 0, total, 1)
+    total = jnp.sum(attempts) if num_attempts is None else num_attempts
+    return jnp.sum(loss) / arrays.nonzero(total)
 
 
 def _float32(counts):

@@ -48,7 +48,7 @@ ROLLOUTS = Rollouts(
 )
 
 
-def look_up(params, tokens, prompt_len):
+def look_up(params, tokens, prompt_len, segments=None):
     """A verifier that is a table of values by token and position."""
     values = params[tokens, jnp.arange(T)[None]]
     return jnp.log(values) - jnp.log1p(-values)
@@ -348,6 +348,8 @@ def test_a_learned_baseline_starts_at_zero_and_comes_to_fit_the_credits():
         "credits": sign * jnp.ones((16, T)),
         "baseline": jnp.zeros((16, T)),
         "process": jnp.zeros((16, T)),
+        "num_traces": jnp.array(16),
+        "num_tokens": jnp.array(16 * (T - 2)),
         "initial_hidden": jit(POLICY.hidden)(policy, tokens),
     }
     loss_fn = rl.make_loss(POLICY, kl_weight=0.0, learned_baseline=True)

@@ -64,7 +64,7 @@ def table_policy():
     """A policy whose next token depends on the last one alone: params [V V] are the
     logits of the next token, by the last. Its caches are empty."""
 
-    def hidden(params, tokens):
+    def hidden(params, tokens, segments=None):
         return params[tokens]
 
     return Policy(
