@@ -59,9 +59,10 @@ def num_rows(count, multiple=1):
     return -(-count // multiple) * multiple
 
 
-def rounded_len(length, most, parts=8):
-    """`length` rounded up to an eighth of the longest there can be, `most`."""
-    unit = -(-most // parts)
+def rounded_len(length, most):
+    """`length` rounded up to eighths of the longest there can be, `most`, and these to
+    multiples of 8, which kernels like."""
+    unit = 8 * -(-most // 64)
     return min(-(-length // unit) * unit, most)
 
 

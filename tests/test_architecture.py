@@ -59,11 +59,11 @@ OWNERS = {
     "wandb": ("pavjax/runtime/metrics.py",),
     "safetensors": ("pavjax/nets/",),
     "huggingface_hub": ("pavjax/nets/pretrained.py",),
-    "torch": ("experiments/check_model.py",),
+    "torch": ("experiments/check_model.py", "experiments/bench/peers.py"),
     "tokenizers": ("experiments/tiny_checkpoint.py",),
     "transformers": (
         *("pavjax/data/", "experiments/check_model.py"),
-        "experiments/tiny_checkpoint.py",
+        *("experiments/tiny_checkpoint.py", "experiments/bench/peers.py"),
     ),
 }
 EVERYWHERE = {"jax", "chex", "numpy"}

@@ -190,3 +190,48 @@ def primitives(jaxpr):
 
 def variables(jaxpr):
     return [v for equation in equations(jaxpr) for v in equation.outvars]
+
+
+# ---------------------------------------------------------------- in 16 bits
+
+
+def loss_of(policy, params, tokens):
+    reading = (params, policy.hidden(params, tokens))
+    logprobs = policy.over_logits(arrays.picked_logprobs, tokens, reading)
+    return losses.next_token_loss(logprobs, tokens > 0)
+
+
+def test_products_of_a_16_bit_model_have_16_bit_operands_forward_and_backward():
+    """One float32 operand makes a product, and a copy of the other, float32; what is
+    summed is float32 for logits and attention scores alone."""
+    config = tiny_config(dtype="bfloat16", logits_at_once=2 * ROWS * VOCAB)
+    policy = make_policy(config)
+    params = jax.eval_shape(policy.init, KEY)
+    step = jax.value_and_grad(functools.partial(loss_of, policy))
+    jaxpr = jax.make_jaxpr(step)(params, TOKENS)
+    products = [e for e in equations(jaxpr.jaxpr) if e.primitive.name == "dot_general"]
+    assert len(products) > 20
+    assert {v.aval.dtype.name for e in products for v in e.invars} == {"bfloat16"}
+
+
+def test_a_16_bit_model_has_float32_losses_and_gradients_near_those_of_32_bits():
+    """bfloat16 rounds to 2^-9: errors of a percent or two of logits of size 1, and of
+    gradients relative to their norm."""
+
+    def found(dtype):
+        policy = make_policy(tiny_config(dtype=dtype))
+        params = random_params(policy.init, KEY)
+        return jit(jax.value_and_grad(functools.partial(loss_of, policy)))(
+            params, TOKENS
+        )
+
+    (loss, grads), (wide, wide_grads) = found("bfloat16"), found("float32")
+    assert loss.dtype == jnp.float32
+    assert {x.dtype.name for x in jax.tree.leaves(grads)} == {"float32"}
+    np.testing.assert_allclose(loss, wide, rtol=0.02)
+    flat, wide_flat = (
+        jnp.concatenate([x.ravel() for x in jax.tree.leaves(g)])
+        for g in (grads, wide_grads)
+    )
+    error = jnp.linalg.norm(flat - wide_flat) / jnp.linalg.norm(wide_flat)
+    assert 0 < error < 0.05

@@ -77,7 +77,7 @@ def test_few_shapes_occur_and_a_multiple_divides_them():
     assert packing.first_fit([3] * 5, 4, multiple=4).trace.shape == (8, 4)
     assert packing.first_fit([], 4, multiple=4).trace.shape == (4, 4)
     assert [packing.rounded_len(n, 66) for n in (1, 9, 10, 64, 66)] == [
-        *(9, 9, 18, 66, 66)
+        *(16, 16, 16, 64, 66)
     ]
 
 
@@ -260,7 +260,7 @@ def reinforce():
         "step_ids": STEP_IDS,
         **{
             name: np.where(mask, RNG.normal(size=mask.shape), 0).astype(np.float32)
-            for name in ("credits", "baseline", "process")
+            for name in ("logprobs", "credits", "baseline", "process")
         },
         "prompt_len": PROMPT_LEN,
         "reward": RNG.integers(0, 2, NUM_TRACES).astype(np.float32),

@@ -94,10 +94,17 @@ def reinforce():
         reward=jnp.array(RNG.integers(0, 2, (ROWS, 1)), jnp.float32),
     )
     rule = rl.CreditRule(alpha=2.0, prover=provers.Prover.of(1, 2, k=4))
-    credit_fn = rl.make_credit_fn(
-        VERIFIER, rule, num_prefixes=NUM_PREFIXES, baseline="value"
-    )
-    batch = jit(credit_fn)(init_verifier(KEY), rollouts)
+
+    @jit
+    def credited(params):
+        values = rl.rollout_values(
+            VERIFIER, params, rollouts, num_prefixes=NUM_PREFIXES
+        )
+        return rl.credits_of_values(
+            values, rollouts, rule, num_prefixes=NUM_PREFIXES, baseline="value"
+        )
+
+    batch = credited(init_verifier(KEY))
     initial = init_policy(KEY)
     batch["initial_hidden"] = jit(POLICY.hidden)(initial, TOKENS)
     loss = rl.make_loss(POLICY, kl_weight=0.1, learned_baseline=True)

@@ -17,12 +17,14 @@ class View(NamedTuple):
     """What the layers of one kind are told of positions.
 
     Masks broadcast to [G M Q T], True = visible: of the shared prefix (None without
-    one), and of the suffix or the chunk itself. cos_sin: see `rotary.angles`.
+    one), and of the suffix or the chunk itself. cos_sin: see `rotary.angles`. segments:
+    in a full forward pass, those that `whole_views` was given.
     """
 
     prefix_mask: jax.Array | None
     own_mask: jax.Array
     cos_sin: tuple
+    segments: jax.Array | None = None
 
 
 def attend(query, groups, *, scale, softcap=0.0):
@@ -81,7 +83,7 @@ def whole_views(config, length, segments):
         own = visible
         if kind == SLIDING and config.window < length:
             own = own & near(positions, positions, config.window)
-        views[kind] = View(None, own, angles(positions, config, kind))
+        views[kind] = View(None, own, angles(positions, config, kind), segments)
     return positions, views
 
 

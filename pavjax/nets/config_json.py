@@ -21,7 +21,8 @@ from pavjax.nets.families import (
 
 _MISSING = object()
 # Fields of TransformerConfig that are not the checkpoint's to decide.
-RUNTIME = ("dtype", "scan_layers", "remat", "logits_at_once", "vocab_padding")
+RUNTIME = ("dtype", "scan_layers", "remat", "attention", "logits_at_once")
+RUNTIME += ("vocab_padding",)
 
 
 class _Fields:
@@ -51,8 +52,9 @@ class _Fields:
 def config_from_hf(hf, **changes):
     """A config.json (a dict) -> TransformerConfig.
 
-    changes: fields of `RUNTIME`. Raises FamilyError for an unknown family, a missing field, and a value
-    that would need code that is not here; warns of fields that it does not know.
+    changes: fields of `RUNTIME`. Raises FamilyError for an unknown family, a missing
+    field, and a value that would need code that is not here; warns of fields that it
+    does not know.
     """
     name = family_of(hf)
     if hf.get("model_type") == "gemma3" and "text_config" not in hf:

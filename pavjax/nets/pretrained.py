@@ -1,6 +1,6 @@
 """Checkpoints of transformers, read straight onto the devices.
 
-    model = load_pretrained("path/or/owner/name", dtype="bfloat16", remat=True)
+    model = load_pretrained("path/or/owner/name", dtype="bfloat16", remat="full")
     policy = make_policy(model.config)
     logits = policy.logits(model.params, tokens)
 
@@ -59,7 +59,8 @@ def load_pretrained(
     classifier: the folder holds a head on the hidden states, whose tensors `head` is;
         a language model head beside it is left out (the config then says of the
         embeddings that they are tied, so that there are no parameters for one).
-    changes: `scan_layers`, `remat`, `logits_at_once`; see `TransformerConfig`.
+    changes: `scan_layers`, `remat`, `attention`, `logits_at_once`: see
+        `TransformerConfig`.
 
     Raises CheckpointError if the folder, the files or a tensor are missing, and names
     every tensor that is missing, left over, of another shape or no float; FamilyError

@@ -8,6 +8,7 @@ suffix; a decoding step is a chunk of one token. So there is one attention funct
 and cached decoding equals the full forward pass.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -24,21 +25,26 @@ from pavjax.nets.attention import (
     whole_views,
 )
 from pavjax.nets.block import Block, make_norm
+from pavjax.nets.kernels import make_whole_attention
 from pavjax.nets.precision import wide_product
 from pavjax.types import Policy
 
 
-def make_policy(config: TransformerConfig, *, split_batch=lambda x: x) -> Policy:
+def make_policy(
+    config: TransformerConfig, *, split_batch=lambda x: x, split_attention=lambda f: f
+) -> Policy:
     """The transformer as a `Policy`: pure functions of parameters and arrays.
 
     split_batch(x [G ...]) -> x, laid out over devices along its first axis: applied to
     embeddings and logits, where a compiler left to itself splits features instead.
+    split_attention(kernel) -> the kernel, run by each device on its own rows and heads:
+    compilers do not look inside (see `runtime.sharding.split_attention`).
 
     Parameters: `embed` [V D], `blocks` (every leaf with a leading layer axis L, so
     that scanned and unrolled models share checkpoints), `norm` [D], `unembed` [D V]
     unless embeddings are tied.
     """
-    block = Block(config)
+    block = Block(config, make_whole_attention(config, split_attention))
     final_norm = make_norm(config)
     dtype = jnp.dtype(config.dtype)
 
@@ -52,7 +58,7 @@ def make_policy(config: TransformerConfig, *, split_batch=lambda x: x) -> Policy
             for i, kind in enumerate(config.kinds):
                 layer_params = jax.tree.map(lambda a, i=i: a[i], params["blocks"])
                 caches = (c and c[i] for c in (prefix, suffix))
-                layer = _layer(block, index)
+                layer = _layer(block, index, kind == SLIDING)
                 x, new = layer(layer_params, x, views[kind], *caches)
                 written.append(new)
             written = tuple(written)
@@ -117,7 +123,7 @@ def make_policy(config: TransformerConfig, *, split_batch=lambda x: x) -> Policy
         return run_blocks(params, x, views, prefix, suffix, index)
 
     return Policy(
-        init=functools.partial(_init, config, block, final_norm),
+        init=functools.partial(_init, config, final_norm),
         logits=logits,
         hidden=hidden,
         prefill=prefill,
@@ -128,11 +134,13 @@ def make_policy(config: TransformerConfig, *, split_batch=lambda x: x) -> Policy
     )
 
 
-def _init(config, block, final_norm, key):
+def _init(config, final_norm, key):
+    one_token = dataclasses.replace(config, attention="xla")
+    block = Block(config, make_whole_attention(one_token))
     embed_key, position_key, block_key, norm_key, unembed_key = jax.random.split(key, 5)
     x = jnp.zeros((1, 1, 1, config.width), config.dtype)
     _, views = whole_views(config, 1, None)
-    example = (x, views[config.kinds[0]], None, None, 0)
+    example = (x, views[config.kinds[0]], None, None, 0, False)
     blocks = jax.vmap(lambda k: block.init(k, *example)["params"])(
         jax.random.split(block_key, config.depth)
     )
@@ -153,23 +161,33 @@ def _init(config, block, final_norm, key):
     return params
 
 
-def _layer(block, index):
-    """The block as a function of arrays, rematerialised if the config says so."""
+def _layer(block, index, sliding):
+    """The block as a function of arrays. What its backward pass recomputes, by
+    `model.remat`: nothing; all; "dots": all but products with weights; "attention": see
+    `kernels.choice`."""
 
     def layer(layer_params, x, view, prefix, suffix):
-        return block.apply({"params": layer_params}, x, view, prefix, suffix, index)
+        caches = (prefix, suffix, index)
+        return block.apply({"params": layer_params}, x, view, *caches, sliding)
 
-    return jax.checkpoint(layer) if block.config.remat else layer
+    if block.config.remat not in ("full", "dots"):
+        return layer
+    policy = None
+    if block.config.remat == "dots":
+        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    # A scan keeps passes apart by itself.
+    unrolled = not block.config.scan_layers
+    return jax.checkpoint(layer, prevent_cse=unrolled, policy=policy)
 
 
 def _scanned(block, stacked, x, views):
     """All layers by one compiled block, which picks its view by the kind of layer."""
     config = block.config
     is_sliding = jnp.array([kind == SLIDING for kind in config.kinds])
-    layer = _layer(block, 0)
 
     def step(x, inputs):
         layer_params, sliding = inputs
+        layer = _layer(block, 0, sliding)
         return layer(layer_params, x, _view_of(views, sliding), None, None)
 
     x, written = jax.lax.scan(step, x, (stacked, is_sliding))
