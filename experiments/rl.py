@@ -14,7 +14,7 @@ import functools
 import jax
 import numpy as np
 
-from experiments import building, drawing, fitting
+from experiments import batches, building, drawing, fitting
 from experiments import run as runner
 from experiments.complementarity import named_prover
 from experiments.external_judge import judge_of
@@ -23,7 +23,7 @@ from experiments.prover_names import prover_of
 from experiments.rl_metrics import Stopwatch, make_value_error, trace_metrics
 from experiments.rl_results import gate_of, write_results
 from experiments.sft import batch_drawer
-from pavjax import evaluate, rl, train
+from pavjax import evaluate, packing, rl, train
 from pavjax.runtime import sharding
 from pavjax.runtime.optimizer import make_partitioned
 
@@ -135,6 +135,7 @@ def make_step(workspace, task, start, judge, problems, section, keys):
         )
     )
     update = make_update(policy, judge, section)
+    packed = jax.jit(packing.rows_of)
     sampler = drawing.make_sampler(
         task, policy, section["num_samples"], section["temperature"]
     )
@@ -166,8 +167,14 @@ def make_step(workspace, task, start, judge, problems, section, keys):
 
         def credit_fn(found, rollouts):
             watch.lap("score", found)
-            initial_logits, values = found
-            batch = credit(values, rollouts) | {"initial_logits": initial_logits}
+            initial_hidden, values = found
+            batch = credit(values, rollouts) | {"initial_hidden": initial_hidden}
+            if "packing" in section:
+                lengths, most = np.ravel(rollouts.length), rollouts.tokens.shape[-1]
+                row_len = packing.rounded_len(lengths.max(), most)
+                batch = packed(
+                    batch, batches.put_layout(lengths, row_len, section, mesh)
+                )
             return sharding.put_batch(batch, mesh, "rl.batch_size * rl.num_samples")
 
         state, metrics, graded = rl.iteration(
@@ -176,7 +183,7 @@ def make_step(workspace, task, start, judge, problems, section, keys):
             read_fn=read_fn,
             grade_fn=grade_fn,
             credit_fn=credit_fn,
-            update_fn=update,
+            update_fn=lambda state, batch: update(state, batch, start.params),
         )
         # Meanwhile the devices update.
         prompts_of(step + 1)
@@ -190,8 +197,8 @@ def make_step(workspace, task, start, judge, problems, section, keys):
 
 def make_reader(policy, judge, rule, num_prefixes):
     """read(initial policy's params, verifier's, rollouts [B N ...], watch) -> (the
-    initial policy's logits [B * N T V], V of every prefix [B * N S P]); these are None
-    where nobody asks for them. A published verifier is asked at once, on the host."""
+    initial policy's hidden states [B * N T D], V of every prefix [B * N S P]); these are
+    None where nobody asks for them. A published verifier is asked at once, on the host."""
 
     @jax.jit
     def on_devices(initial_params, verifier_params, rollouts):
@@ -200,22 +207,22 @@ def make_reader(policy, judge, rule, num_prefixes):
             values = rl.rollout_values(
                 judge.verifier, verifier_params, rollouts, num_prefixes=num_prefixes
             )
-        return policy.logits(initial_params, rl.flat(rollouts)[0]), values
+        return policy.hidden(initial_params, rl.flat(rollouts)[0]), values
 
     def read(initial_params, verifier_params, rollouts, watch):
-        logits, values = on_devices(initial_params, verifier_params, rollouts)
+        hidden, values = on_devices(initial_params, verifier_params, rollouts)
         if rule.alpha and judge.verifier is None:
             traces = jax.device_get(rl.flat(rollouts))
             watch.lap("sample")
             values = judge.trace_values(*traces)
             watch.lap("score")
-        return logits, values
+        return hidden, values
 
     return read
 
 
 def make_update(policy, judge, section):
-    """Compiled: update(state, batch) -> (state, metrics)."""
+    """Compiled: update(state, batch, initial policy's params) -> (state, metrics)."""
     refresh_fn = None
     if is_refreshed(section):
         # Its base column, for the traces are of what the base has become.

@@ -17,6 +17,8 @@ the evaluation that follows, if one does.
 import functools
 import time
 
+import functools
+
 import jax
 import numpy as np
 
@@ -96,7 +98,7 @@ def make_value_error(task, policy, judge, problems, *, num_problems=16, num_samp
         values = values_of(verifier_params, traces)
         prefix_len, is_open = jax.device_get(points(traces.step_ids, traces.prompt_len))
         *_, rewards = drawing.complete(
-            *(task, drawing.within_bounds(brancher, prover_params, branch_key)),
+            *(task, functools.partial(brancher, prover_params, branch_key)),
             *(rows.problems, traces.tokens, prefix_len, is_open, num_samples),
         )
         estimate = rewards.mean(-1)

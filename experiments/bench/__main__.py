@@ -4,7 +4,8 @@
         [--size=micro|tiny|14m|0.5b|2b] [--line=TEXT] [--output=DIR]
 
 in:   nothing; the models have random weights
-out:  DIR/bench.json, written after each line; two tables in the terminal
+out:  DIR/bench.json, written after each line, and DIR/index.html, which needs no other
+      file; two tables in the terminal
 
 Every line is the median of repetitions, which alternate with those of what it is held
 against; before anything is compared, both must compute the same. Floors are FLOPs over
@@ -18,11 +19,12 @@ import importlib
 import sys
 
 from experiments import cli
-from experiments.bench import lines, machine, peers, record, sizes, table
+from experiments.bench import lines, machine, page, peers, record, sizes, table
+from experiments.report import write
 from pavjax.runtime.atomic import check_writable
 from pavjax.runtime.progress import make_progress
 
-SUITES = ("decode", "branch", "train")
+SUITES = ("decode", "branch", "beam", "train", "score", "rl")
 
 
 def main(argv=None):
@@ -42,7 +44,8 @@ def main(argv=None):
     table.print_head(head, console)
     measured = run(options, here, found)
     table.print_lines(measured, console)
-    console.print(f"{found.path}")
+    show_page(found)
+    console.print(f"{found.path}\npage: {found.path.parent / 'index.html'}")
     refused = [line["name"] for line in measured if refusals(line)]
     if refused:
         raise cli.ConfigError(
@@ -72,6 +75,15 @@ def run(options, here, found):
                 progress.update(index, **{line["unit"]: line["rate"]["median"]})
             progress.update(index + 1)
     return measured
+
+
+def show_page(found):
+    """Write the page of all lines of the folder, those of earlier runs included."""
+    report, _ = page.build({**found.head, "lines": found.lines})
+    for flaw in report.flaws:
+        print(f"could not be shown: {flaw}", file=sys.stderr)
+    for path, data in report.files.items():
+        write(found.path.parent / path, data)
 
 
 def refusals(line):

@@ -186,3 +186,22 @@ def check_losses(ours, theirs):
             f" of their size: {np.asarray(ours).tolist()} and {np.asarray(theirs).tolist()}"
         )
     return f"losses of {len(ours)} updates equal to {difference:.0e}"
+
+
+def hidden(name, tokens):
+    """Hidden states after the last norm, of tokens [B T]: [B T D] tensor."""
+    import torch
+
+    ids = torch.tensor(np.asarray(tokens, np.int64), device=torch_device())
+    with torch.inference_mode():
+        return finished(peer_model(name).model(ids, use_cache=False).last_hidden_state)
+
+
+def check_hidden(name, tokens, ours):
+    """Say that both have the same hidden states; `UnequalError` if not."""
+    theirs = hidden(name, tokens).float().cpu().numpy()
+    difference = np.abs(ours - theirs).max() / np.abs(theirs).max()
+    tolerance = SAME_LOSS if sizes.load(name).itemsize == 4 else 5e-2
+    if not difference < tolerance:
+        raise UnequalError(f"hidden states differ from torch's by {difference:.1e}")
+    return f"hidden states equal to {difference:.0e}"
