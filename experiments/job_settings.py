@@ -24,7 +24,7 @@ VERSIONS = {
 }
 # Fields that came later. At these values a job does what it did before they came, so
 # that it keeps its hash.
-LATER = {"backbone": "", "attention": "auto"}
+LATER = {"backbone": ""}
 # What of `model` is the run's to decide, where the sizes are those of a checkpoint.
 PRECISION = ("dtype", "scan_layers", "remat", "attention")
 
