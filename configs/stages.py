@@ -231,4 +231,8 @@ def training(batch_size):
         "warmup_fraction": 0.1,  # of all updates, linear (P)
         "weight_decay": 0.0,  # decoupled, of matrices only
         "grad_clip": 1.0,  # global norm; 0 = none
+        # "adamw", or "adafactor": second moments of rows and columns alone, 4 bytes per
+        # parameter less. P: not given
+        "optimizer": "adamw",
+        "momentum_dtype": "float32",  # or "bfloat16", 2 bytes per parameter less
     }

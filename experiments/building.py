@@ -71,12 +71,20 @@ def split_batch(x):
     return sharding.constrain(x, sharding.BATCH)
 
 
+def gather_features(x):
+    """A matrix [V D] with whole rows: `fsdp` splits what is stored, not what is used."""
+    return sharding.constrain(x, "tensor", None)
+
+
 def policy_of(model, task):
     """The `model` section -> (Policy, ModelSize)."""
     config = config_of(model, task)
     sizes = {name: getattr(config, name) for name in evaluate.ModelSize._fields}
     policy = make_policy(
-        config, split_batch=split_batch, split_attention=sharding.split_attention
+        config,
+        split_batch=split_batch,
+        gather_features=gather_features,
+        split_attention=sharding.split_attention,
     )
     return policy, evaluate.ModelSize(**sizes)
 
@@ -213,7 +221,8 @@ def load_verifier(checkpoints, task, step=None):
 
 def optimizer_of(section, num_updates):
     names = ("schedule", "warmup_fraction", "weight_decay", "grad_clip")
-    options = {name: section[name] for name in names}
+    names += ("optimizer", "momentum_dtype")
+    options = {name: section[name] for name in names if name in section}
     return make_optimizer(section["learning_rate"], num_updates=num_updates, **options)
 
 
