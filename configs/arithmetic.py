@@ -106,7 +106,7 @@ def pod(config):
     config.mesh.update(data=-1, fsdp=8, tensor=4)
     config.model.update(depth=24, width=2048, num_heads=16, num_kv_heads=8)
     config.model.update(head_dim=128, mlp_width=8192, mlp="gated", activation="silu")
-    config.model.update(dtype="bfloat16", scan_layers=True, remat=True)
+    config.model.update(dtype="bfloat16", scan_layers=True, remat="full")
     for section in (config.sft, config.rft, config.verifier, config.rl):
         section.batch_size = 1024
     config.collect.batch_size = 4096

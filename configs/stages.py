@@ -202,6 +202,9 @@ def training(batch_size):
     return {
         "batch_size": batch_size,  # traces per update. P: 32
         "accumulate": 1,  # parts that a batch is split into to save memory
+        # Several traces in a row of the length of the longest, each seen by itself
+        # alone: pays where lengths differ.
+        "packing": False,
         "schedule": "cosine",  # "cosine" (P) or "constant", after the warm-up
         "warmup_fraction": 0.1,  # of all updates, linear (P)
         "weight_decay": 0.0,  # decoupled, of matrices only

@@ -37,8 +37,9 @@ class Collector:
             functools.partial(labels.branch_points, num_prefixes=self.num_prefixes)
         )
         self.score = jax.jit(
-            lambda params, tokens: arrays.target_logprobs(
-                base.policy.logits(params, tokens), tokens
+            lambda params, tokens: base.policy.over_logits(
+                *(arrays.picked_logprobs, tokens),
+                (params, base.policy.hidden(params, tokens)),
             )
         )
 

@@ -1,6 +1,7 @@
 """One layer of a decoder: attention and MLP, each added to the residual stream."""
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -47,12 +48,14 @@ class Block(nn.Module):
     """One layer: pre-norm attention and MLP; with `post_norms` also normed after."""
 
     config: TransformerConfig
+    attend_whole: Callable  # of a pass without caches: see `nets.kernels`
 
     @nn.compact
-    def __call__(self, x, view, prefix, suffix, index):
+    def __call__(self, x, view, prefix, suffix, index, sliding):
         """x [G M Q D] -> (x, keys and values of the chunk or the written suffix).
 
-        view: see `attention.View`; prefix and suffix: this layer's keys and values.
+        view: see `attention.View`; prefix and suffix: this layer's keys and values;
+        sliding: its kind, a bool or an array.
         """
         c = self.config
         dense = functools.partial(
@@ -75,7 +78,11 @@ class Block(nn.Module):
                 for old, new in zip(suffix, written, strict=True)
             )
         groups.append((*written, view.own_mask))
-        attended = attend(query, groups, scale=c.score_scale, softcap=c.score_softcap)
+        if prefix is None and suffix is None:
+            attended = self.attend_whole(query, *written, view, sliding)
+        else:
+            options = {"scale": c.score_scale, "softcap": c.score_softcap}
+            attended = attend(query, groups, **options)
         attended = jnp.moveaxis(attended, -2, 2)
         attended = attended.reshape(*y.shape[:3], c.num_heads, c.head_dim)
         attended = dense(c.width, axis=(-2, -1), name="output")(attended)
