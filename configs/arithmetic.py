@@ -31,7 +31,7 @@ def tiny(config):
     config.rft.update(num_updates=10, learning_rate=3e-5, checkpoint_every=5)
     # Coverage before accuracy of labels, at a small budget (paper, Fig. 6b).
     config.collect.update(num_problems=1_000, num_heldout_problems=128)
-    config.collect.update(num_completions=1, shard_size=128)
+    config.collect.update(num_completions=1, shard_size=128, batch_size=256)
     config.collect.hard.update(num_problems=256, width=16, num_completions=1)
     config.verifier.update(num_updates=200, hard_updates=200)
     config.verifier.variants = {"main": {}}

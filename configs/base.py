@@ -101,6 +101,9 @@ def model():
         # Of full forward passes: "auto" = that of the backend; "xla", "cudnn" or "pallas"
         # on a GPU, "splash" on a TPU. pavjax/nets/kernels/choice.py says what each can.
         "attention": "auto",
+        # Logits (tokens x vocabulary) that a device holds at once in training, 4 bytes
+        # each; of a larger batch they are computed slice by slice.
+        "logits_at_once": 2**26,
     }
 
 

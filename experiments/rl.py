@@ -13,7 +13,7 @@ import functools
 import jax
 import numpy as np
 
-from experiments import building, drawing, fitting
+from experiments import batches, building, drawing, fitting
 from experiments import run as runner
 from experiments.complementarity import named_prover
 from experiments.problems import problem_sets
@@ -21,7 +21,7 @@ from experiments.prover_names import prover_of
 from experiments.rl_metrics import Stopwatch, make_value_error, trace_metrics
 from experiments.rl_results import gate_of, write_results
 from experiments.sft import batch_drawer
-from pavjax import evaluate, rl, train
+from pavjax import evaluate, packing, rl, train
 from pavjax.runtime import sharding
 from pavjax.runtime.optimizer import make_partitioned
 
@@ -132,6 +132,7 @@ def make_step(workspace, task, start, judge, problems, section, keys):
         )
     )
     update = make_update(policy, judge, section)
+    packed = jax.jit(packing.rows_of)
     sampler = drawing.make_sampler(
         task, policy, section["num_samples"], section["temperature"]
     )
@@ -162,8 +163,14 @@ def make_step(workspace, task, start, judge, problems, section, keys):
 
         def credit_fn(found, rollouts):
             watch.lap("score", found)
-            initial_logits, values = found
-            batch = credit(values, rollouts) | {"initial_logits": initial_logits}
+            initial_hidden, values = found
+            batch = credit(values, rollouts) | {"initial_hidden": initial_hidden}
+            if "packing" in section:
+                lengths, most = np.ravel(rollouts.length), rollouts.tokens.shape[-1]
+                row_len = packing.rounded_len(lengths.max(), most)
+                batch = packed(
+                    batch, batches.put_layout(lengths, row_len, section, mesh)
+                )
             return sharding.put_batch(batch, mesh, "rl.batch_size * rl.num_samples")
 
         state, metrics, graded = rl.iteration(
@@ -172,7 +179,7 @@ def make_step(workspace, task, start, judge, problems, section, keys):
             read_fn=read_fn,
             grade_fn=grade_fn,
             credit_fn=credit_fn,
-            update_fn=update,
+            update_fn=lambda state, batch: update(state, batch, start.params),
         )
         # Meanwhile the devices update.
         prompts_of(step + 1)
@@ -186,8 +193,8 @@ def make_step(workspace, task, start, judge, problems, section, keys):
 
 def make_reader(policy, verifier, num_prefixes):
     """Compiled: read(initial policy's params, verifier's, rollouts [B N ...]) -> (the
-    initial policy's logits [B * N T V], V of every prefix [B * N S P]); these are None
-    without a verifier."""
+    initial policy's hidden states [B * N T D], V of every prefix [B * N S P]); these are
+    None without a verifier."""
 
     @jax.jit
     def read(initial_params, verifier_params, rollouts):
@@ -196,13 +203,13 @@ def make_reader(policy, verifier, num_prefixes):
             values = rl.rollout_values(
                 verifier, verifier_params, rollouts, num_prefixes=num_prefixes
             )
-        return policy.logits(initial_params, rl.flat(rollouts)[0]), values
+        return policy.hidden(initial_params, rl.flat(rollouts)[0]), values
 
     return read
 
 
 def make_update(policy, judge, section):
-    """Compiled: update(state, batch) -> (state, metrics)."""
+    """Compiled: update(state, batch, initial policy's params) -> (state, metrics)."""
     refresh_fn = None
     if is_refreshed(section):
         # Its base column, for the traces are of what the base has become.

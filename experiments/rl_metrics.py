@@ -16,6 +16,8 @@ the evaluation that follows, if one does.
 
 import time
 
+import functools
+
 import jax
 import numpy as np
 
@@ -85,7 +87,7 @@ def make_value_error(task, policy, judge, problems, *, num_problems=16, num_samp
         )
         values, prefix_len, is_open = jax.device_get(judged(verifier_params, traces))
         *_, rewards = drawing.complete(
-            *(task, drawing.within_bounds(brancher, prover_params, branch_key)),
+            *(task, functools.partial(brancher, prover_params, branch_key)),
             *(rows.problems, traces.tokens, prefix_len, is_open, num_samples),
         )
         estimate = rewards.mean(-1)

@@ -8,6 +8,7 @@ minus a baseline: the gradient of Eq. 5. The advantage weighs step h alone; summ
 reward to go it would telescope to the outcome again. Setlur et al. 2024, section 5.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -90,8 +91,9 @@ def credits_of_values(values, rollouts, rule, *, num_prefixes, baseline):
     -> training batch [B * N ...]:
 
     tokens, step_ids, logprobs (the sampler's), credits [T] per token and baseline [T]
-    (0 for "value": the learned one is computed with the loss), process [T], and per
-    trace prompt_len and reward.
+    (0 for "value": the learned one is computed with the loss), process [T], per trace
+    prompt_len and reward, and of the whole batch num_traces and num_tokens of all
+    responses.
 
     Where the values are from does not matter: `rollout_values`, or from outside of JAX
     `step_scorers.ExternalVerifier.trace_values(*flat(rollouts))`. Scores that are
@@ -124,6 +126,8 @@ def credits_of_values(values, rollouts, rule, *, num_prefixes, baseline):
         "process": arrays.steps_to_tokens(process, step_ids),
         "prompt_len": prompt_len,
         "reward": reward,
+        "num_traces": jnp.sum(num_steps > 0),
+        "num_tokens": jnp.sum(arrays.response_mask(step_ids)),
     }
 
 
@@ -148,9 +152,9 @@ def init_baseline(policy_params, width):
     }
 
 
-def baseline_values(policy, params, tokens):
+def baseline_values(policy, params, tokens, segments=None):
     """Expected credit before each token is drawn: [B T]; 0 for the first token."""
-    hidden = policy.hidden(params["backbone"], tokens)
+    hidden = policy.hidden(params["backbone"], tokens, segments)
     values = hidden.astype(jnp.float32) @ params["kernel"] + params["bias"]
     return jnp.pad(values[:, :-1], ((0, 0), (1, 0)))
 
@@ -163,15 +167,20 @@ def refresh_loss(verifier, params, batch, prover):
     V^{pi_t}, the prover BoK(pi_t), and the verifier unlearns what the policy has found
     to exploit in it. The paper's verifier is fixed.
     """
-    logits = verifier.logits(params, batch["tokens"], batch["prompt_len"])[..., prover]
-    position = arrays.last_axis_index(logits.shape[-1], 2)
-    is_root = position == batch["prompt_len"][:, None] - 1
+    tokens, segments = batch["tokens"], batch.get("segments")
+    prompt_len = batch["prompt_len"]
+    logits = verifier.logits(params, tokens, prompt_len, segments=segments)[..., prover]
+    last = arrays.per_token(prompt_len) - 1
+    is_root = arrays.positions(tokens, segments) == last
     attempts = arrays.response_mask(batch["step_ids"]) | is_root
-    successes = attempts * batch["reward"][:, None]
-    return losses.prefix_value_loss(logits, successes, attempts)
+    successes = attempts * arrays.per_token(batch["reward"])
+    num_attempts = batch["num_tokens"] + batch["num_traces"]  # a bare prompt each
+    return losses.prefix_value_loss(
+        logits, successes, attempts, num_attempts=num_attempts
+    )
 
 
-def logprob_gap(logprobs, sampled, mask):
+def logprob_gap(logprobs, sampled, mask, num_tokens=None):
     """How far the trainer's log-probs [*B T] are from those that the sampler drew with,
     over response tokens: {"logprob_gap": mean, "logprob_gap_max": largest} of
     |difference|, in nats, before the update of these parameters.
@@ -182,47 +191,59 @@ def logprob_gap(logprobs, sampled, mask):
     """
     gap = jnp.where(mask, jnp.abs(logprobs - sampled), 0)
     return {
-        "logprob_gap": arrays.masked_mean(gap, mask),
+        "logprob_gap": arrays.masked_mean(gap, mask, count=num_tokens),
         "logprob_gap_max": jnp.max(gap),
     }
 
 
 def make_loss(policy, *, kl_weight, learned_baseline, refresh_fn=None):
-    """-> loss_fn(params, batch): REINFORCE, KL to the initial policy, baseline fit.
+    """-> loss_fn(params, batch, initial): REINFORCE, KL to the initial policy, baseline
+    fit.
 
     params: {"policy", "baseline", "verifier"}, the latter two if they are learned;
-    batch: what `credits_of_values` returns and, of the initial policy on the same tokens,
-    "initial_logits" [B T V]. refresh_fn(verifier params, batch) -> loss of the
+    batch: what `credits_of_values` returns, perhaps packed (`packing.rows_of`), and, of
+    the initial policy on the same tokens, "initial_hidden" [B T D]; initial: the
+    parameters of that policy. refresh_fn(verifier params, batch) -> loss of the
     verifier. Each part learns from its own term: no gradient flows through credits or
     baseline into the policy.
     """
 
-    def loss_fn(params, batch):
+    def of_token(targets, logits, initial_logits):
+        logprobs = arrays.picked_logprobs(targets, logits)
+        kl = losses.kl_to_reference(logits, initial_logits)
+        # only a metric: nothing of it is kept for the backward pass
+        entropy = losses.token_entropy(jax.lax.stop_gradient(logits))
+        return logprobs, kl, entropy
+
+    def loss_fn(params, batch, initial):
         tokens, mask = batch["tokens"], arrays.response_mask(batch["step_ids"])
-        logits = policy.logits(params["policy"], tokens)
-        logprobs = arrays.target_logprobs(logits, tokens)
+        segments, num_tokens = batch.get("segments"), batch["num_tokens"]
+        reading = (params["policy"], policy.hidden(params["policy"], tokens, segments))
+        logprobs, kl, entropy = policy.over_logits(
+            of_token, tokens, reading, (initial, batch["initial_hidden"])
+        )
         baseline = batch["baseline"]
         fit = jnp.zeros(())
         if learned_baseline:
-            baseline = baseline_values(policy, params["baseline"], tokens)
-            fit = losses.baseline_loss(baseline, batch["credits"], mask)
-        reinforce = losses.reinforce_loss(logprobs, batch["credits"], baseline, mask)
-        kl = losses.mean_over_traces(
-            losses.kl_to_reference(logits, batch["initial_logits"]), mask
+            baseline = baseline_values(policy, params["baseline"], tokens, segments)
+            fit = losses.baseline_loss(baseline, batch["credits"], mask, num_tokens)
+        reinforce = losses.reinforce_loss(
+            logprobs, batch["credits"], baseline, mask, batch["num_traces"]
         )
-        entropy = arrays.masked_mean(losses.token_entropy(logits), mask)
+        kl = losses.mean_over_traces(kl, mask, batch["num_traces"])
         total = reinforce + kl_weight * kl + fit
         metrics = {}
         if refresh_fn:
             metrics["verifier_loss"] = refresh_fn(params["verifier"], batch)
             total += metrics["verifier_loss"]
+        mean = functools.partial(arrays.masked_mean, mask=mask, count=num_tokens)
         metrics |= {
             "kl": kl,
-            "entropy": entropy,
+            "entropy": mean(entropy),
             "baseline_error": fit,
-            "credit": arrays.masked_mean(batch["credits"], mask),
-            "process": arrays.masked_mean(batch["process"], mask),
-            **logprob_gap(logprobs, batch["logprobs"], mask),
+            "credit": mean(batch["credits"]),
+            "process": mean(batch["process"]),
+            **logprob_gap(logprobs, batch["logprobs"], mask, num_tokens),
         }
         return total, metrics
 

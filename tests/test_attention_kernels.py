@@ -134,7 +134,7 @@ def test_what_a_kernel_cannot_do_is_said_once_and_computed_plainly(
 def test_the_backend_chooses(backend, dtype, changes, name, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     config = config_of(dtype=dtype, **changes)
-    case = choice.Case.of(config, 256, config.window, is_padded=False)
+    case = choice.Case.of(config, 256, config.window)
     assert choice.chosen_kernel("auto", case) == name
 
 

@@ -60,6 +60,7 @@ def writer():
             suffix,
         ),
         unembed=lambda params, hidden: hidden,
+        over_logits=None,
     )
     return policy, jnp.array(table, jnp.float32)
 

@@ -49,7 +49,7 @@ ROLLOUTS = Rollouts(
 )
 
 
-def look_up(params, tokens, prompt_len):
+def look_up(params, tokens, prompt_len, segments=None):
     """A verifier that is a table of values by token and position."""
     values = params[tokens, jnp.arange(T)[None]]
     return jnp.log(values) - jnp.log1p(-values)
@@ -167,7 +167,7 @@ TABLE = table_policy()
 
 def table_batch(baseline="none"):
     batch = credits_of(baseline=baseline)
-    return batch | {"initial_logits": theta(1)[batch["tokens"]]}
+    return batch | {"initial_hidden": theta(1)[batch["tokens"]]}
 
 
 def theta(seed):
@@ -181,7 +181,7 @@ def test_the_loss_has_the_gradient_worked_out_by_hand_for_a_softmax_table(baseli
     the KL; summed over tokens, averaged over traces."""
     batch, kl_weight = table_batch(baseline), 0.3
     loss_fn = rl.make_loss(TABLE, kl_weight=kl_weight, learned_baseline=False)
-    grad = jit(jax.grad(lambda p: loss_fn({"policy": p}, batch)[0]))(theta(2))
+    grad = jit(jax.grad(lambda p: loss_fn({"policy": p}, batch, None)[0]))(theta(2))
     tokens = np.asarray(batch["tokens"])
     weight = np.asarray(batch["credits"] - batch["baseline"])
     logprobs = np.asarray(jax.nn.log_softmax(theta(2)))
@@ -203,11 +203,11 @@ def test_the_kl_is_zero_at_the_initial_policy_and_so_is_its_gradient():
     for kl_weight in (0.0, 5.0):
         loss_fn = rl.make_loss(TABLE, kl_weight=kl_weight, learned_baseline=False)
         value_and_grad = jit(jax.value_and_grad(loss_fn, has_aux=True))
-        (_, metrics), grad = value_and_grad({"policy": theta(1)}, batch)
+        (_, metrics), grad = value_and_grad({"policy": theta(1)}, batch, None)
         grads.append(grad["policy"])
         np.testing.assert_allclose(metrics["kl"], 0, atol=1e-6)
     np.testing.assert_allclose(*grads, atol=1e-6)
-    moved = loss_fn({"policy": theta(2)}, batch)[1]
+    moved = loss_fn({"policy": theta(2)}, batch, None)[1]
     assert moved["kl"] > 0.1
 
 
@@ -225,20 +225,25 @@ def actor():
 @functools.cache
 def network_batch():
     batch = dict(credits_of(baseline="value"))
-    initial = random_params(POLICY.init, KEY, seed=9)
-    return batch | {"initial_logits": jit(POLICY.logits)(initial, batch["tokens"])}
+    hidden = jit(POLICY.hidden)(initial_policy(), batch["tokens"])
+    return batch | {"initial_hidden": hidden}
+
+
+@functools.cache
+def initial_policy():
+    return random_params(POLICY.init, KEY, seed=9)
 
 
 def test_policy_and_baseline_learn_from_their_own_terms_only():
     """The policy's gradient is that of the loss with the baseline as a constant; the
     baseline's that of its square error."""
-    batch, params = network_batch(), actor()
+    batch, params, initial = network_batch(), actor(), initial_policy()
     learned = rl.make_loss(POLICY, kl_weight=0.1, learned_baseline=True)
     constant = rl.make_loss(POLICY, kl_weight=0.1, learned_baseline=False)
-    grads = jit(jax.grad(lambda p: learned(p, batch)[0]))(params)
+    grads = jit(jax.grad(lambda p: learned(p, batch, initial)[0]))(params)
     values = jit(functools.partial(rl.baseline_values, POLICY))
     fixed = batch | {"baseline": values(params["baseline"], batch["tokens"])}
-    policy_alone = jit(jax.grad(lambda p: constant({"policy": p}, fixed)[0]))
+    policy_alone = jit(jax.grad(lambda p: constant({"policy": p}, fixed, initial)[0]))
     mask = arrays.response_mask(batch["step_ids"])
 
     @jit
@@ -268,8 +273,8 @@ def test_no_gradient_reaches_the_verifier_through_the_credits():
             num_prefixes=S,
             baseline="leave_one_out",
         )
-        batch["initial_logits"] = theta(1)[batch["tokens"]]
-        return loss_fn({"policy": theta(2)}, batch)[0]
+        batch["initial_hidden"] = theta(1)[batch["tokens"]]
+        return loss_fn({"policy": theta(2)}, batch, None)[0]
 
     np.testing.assert_array_equal(jit(jax.grad(loss))(jnp.asarray(VALUES)), 0)
 
@@ -295,17 +300,17 @@ def test_a_refreshed_verifier_learns_the_outcome_at_every_prefix_of_each_trace()
 
 
 def test_policy_and_refreshed_verifier_do_not_learn_from_each_other():
-    batch, params = network_batch(), actor()
+    batch, params, initial = network_batch(), actor(), initial_policy()
     verifier = make_verifier(POLICY, head="log_ratio", num_provers=1, width=16)
     judge = verifier.init(KEY, random_params(POLICY.init, KEY, seed=4))
     refresh = functools.partial(rl.refresh_loss, verifier, prover=0)
     options = {"kl_weight": 0.1, "learned_baseline": True}
     with_verifier = rl.make_loss(POLICY, **options, refresh_fn=refresh)
     without = rl.make_loss(POLICY, **options)
-    grads = jit(jax.grad(lambda p: with_verifier(p, batch)[0]))(
+    grads = jit(jax.grad(lambda p: with_verifier(p, batch, initial)[0]))(
         {**params, "verifier": judge}
     )
-    alone = jit(jax.grad(lambda p: without(p, batch)[0]))(params)
+    alone = jit(jax.grad(lambda p: without(p, batch, initial)[0]))(params)
     own = jit(jax.grad(lambda p: refresh(p, batch)))(judge)
     # float32: two programs for the same sums
     jax.tree.map(
@@ -343,7 +348,9 @@ def test_a_learned_baseline_starts_at_zero_and_comes_to_fit_the_credits():
         "baseline": jnp.zeros((16, T)),
         "process": jnp.zeros((16, T)),
         "logprobs": jnp.zeros((16, T)),
-        "initial_logits": jit(POLICY.logits)(policy, tokens),
+        "num_traces": jnp.array(16),
+        "num_tokens": jnp.array(16 * (T - 2)),
+        "initial_hidden": jit(POLICY.hidden)(policy, tokens),
     }
     loss_fn = rl.make_loss(POLICY, kl_weight=0.0, learned_baseline=True)
     optimizer = optax.multi_transform(
@@ -354,7 +361,7 @@ def test_a_learned_baseline_starts_at_zero_and_comes_to_fit_the_credits():
     update = jit(train.make_update(loss_fn, optimizer))
     errors = []
     for _ in range(150):
-        state, metrics = update(state, batch)
+        state, metrics = update(state, batch, policy)
         errors.append(float(metrics["baseline_error"]))
     assert errors[0] == 1.0
     assert errors[-1] < 0.01
@@ -387,9 +394,9 @@ def gaps_of(dtype):
         rule = RULE._replace(alpha=0.0)
         options = {"num_prefixes": S, "baseline": "none"}
         batch = rl.credits_of_values(None, drawn, rule, **options)
-        batch["initial_logits"] = policy.logits(params, batch["tokens"])
+        batch["initial_hidden"] = policy.hidden(params, batch["tokens"])
         loss_fn = rl.make_loss(policy, kl_weight=0.1, learned_baseline=False)
-        return loss_fn({"policy": params}, batch)[1]
+        return loss_fn({"policy": params}, batch, params)[1]
 
     metrics = measured(params)
     return float(metrics["logprob_gap"]), float(metrics["logprob_gap_max"])
@@ -467,7 +474,7 @@ def test_a_softmax_table_learns_the_rewarded_token():
     credited = jit(functools.partial(rl.credits_of_values, rule=rule, **options))
 
     def batch_of(read, rollouts):
-        return credited(None, rollouts) | {"initial_logits": jnp.zeros((32, 2, VOCAB))}
+        return credited(None, rollouts) | {"initial_hidden": jnp.zeros((32, 2, VOCAB))}
 
     state = train.init_state({"policy": jnp.zeros((VOCAB, VOCAB))}, optimizer)
     rewards = []
@@ -478,7 +485,7 @@ def test_a_softmax_table_learns_the_rewarded_token():
             read_fn=lambda params, rollouts: None,
             grade_fn=grade,
             credit_fn=batch_of,
-            update_fn=update,
+            update_fn=lambda state, batch: update(state, batch, None),
         )
         rewards.append(reward)
     # At first 1 in 7; chance alone would not give 9 of 10 in the last five.
@@ -501,8 +508,8 @@ def test_no_implicit_promotion_of_dtype_or_rank(head):
             )
 
         batch = jax.eval_shape(credited, params, ROLLOUTS)
-        shape = (B * N, T, VOCAB)
-        batch["initial_logits"] = jax.ShapeDtypeStruct(shape, jnp.float32)
+        shape = (B * N, T, 16)
+        batch["initial_hidden"] = jax.ShapeDtypeStruct(shape, jnp.float32)
         loss_fn = rl.make_loss(POLICY, kl_weight=0.1, learned_baseline=True)
-        loss, _ = jax.eval_shape(loss_fn, actor(), batch)
+        loss, _ = jax.eval_shape(loss_fn, actor(), batch, initial_policy())
     assert loss.shape == () and loss.dtype == jnp.float32

@@ -58,8 +58,9 @@ def sft():
     batch = {"tokens": TOKENS, "mask": STEP_IDS >= 0}
 
     def loss_fn(params, batch):
-        logits = POLICY.logits(params, batch["tokens"])
-        return losses.next_token_loss(logits, batch["tokens"], batch["mask"]), {}
+        reading = (params, POLICY.hidden(params, batch["tokens"]))
+        logprobs = POLICY.over_logits(arrays.picked_logprobs, batch["tokens"], reading)
+        return losses.next_token_loss(logprobs, batch["mask"]), {}
 
     return init_policy, loss_fn, batch
 
@@ -104,8 +105,13 @@ def reinforce():
         )
 
     batch = credited(init_verifier(KEY))
-    batch["initial_logits"] = jit(POLICY.logits)(init_policy(KEY), TOKENS)
-    loss_fn = rl.make_loss(POLICY, kl_weight=0.1, learned_baseline=True)
+    initial = init_policy(KEY)
+    batch["initial_hidden"] = jit(POLICY.hidden)(initial, TOKENS)
+    loss = rl.make_loss(POLICY, kl_weight=0.1, learned_baseline=True)
+
+    def loss_fn(params, batch):
+        return loss(params, batch, initial)
+
     return init_actor, loss_fn, batch
 
 

@@ -33,6 +33,9 @@ class TransformerConfig:
     scan_layers: bool = False  # one compiled block for all layers, against unrolled
     remat: str = "none"  # what the backward pass computes anew: see `transformer`
     attention: str = "auto"  # of full forward passes: see `kernels.choice`
+    # Logits that a device holds at once in training; where a batch has more, they are
+    # computed slice by slice, and anew in the backward pass.
+    logits_at_once: int = 2**26
     # Rows of the embedding beyond the vocabulary, so that a mesh divides it; their
     # logits are those of tokens that never occur.
     vocab_padding: int = 0
@@ -75,6 +78,10 @@ class TransformerConfig:
                     f"model.{name}={value!r}: choose one of {', '.join(choices)}"
                     + (hint if isinstance(value, bool) else "")
                 )
+        if self.logits_at_once < 1:
+            raise ValueError(
+                f"model.logits_at_once={self.logits_at_once} must be at least 1"
+            )
         if self.mlp not in ("plain", "gated"):
             raise ValueError(f"model.mlp={self.mlp!r}: choose 'plain' or 'gated'")
         if self.rope_scaling not in ROPE_SCALINGS:

@@ -47,21 +47,20 @@ def load_pretrained(
     dtype="float32",
     shardings_fn=None,
     vocab_multiple=1,
-    scan_layers=False,
-    remat="none",
-    attention="auto",
     classifier=False,
+    **changes,
 ):
     """Read a folder of safetensors, or a model of the Hugging Face Hub: -> Pretrained.
 
     param_dtype, dtype: of the parameters and of the activations.
     shardings_fn(tree of ShapeDtypeStruct) -> tree of shardings; None: one device.
-    scan_layers, remat, attention: see `TransformerConfig`.
     vocab_multiple: the embedding is padded with zeros to a multiple of it, and the
         padding's logits are those of tokens that never occur.
     classifier: the folder holds a head on the hidden states, whose tensors `head` is;
         a language model head beside it is left out (the config then says of the
         embeddings that they are tied, so that there are no parameters for one).
+    changes: `scan_layers`, `remat`, `attention`, `logits_at_once`: see
+        `TransformerConfig`.
 
     Raises CheckpointError if the folder, the files or a tensor are missing, and names
     every tensor that is missing, left over, of another shape or no float; FamilyError
@@ -74,9 +73,7 @@ def load_pretrained(
         hf,
         vocab_padding=-vocab_size % vocab_multiple,
         dtype=dtype,
-        scan_layers=scan_layers,
-        remat=remat,
-        attention=attention,
+        **changes,
         **({"tied_embeddings": True} if classifier else {}),
     )
     abstract = abstract_params(config, param_dtype)

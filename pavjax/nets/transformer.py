@@ -14,6 +14,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from pavjax import arrays
 from pavjax.arrays import last_axis_index
 from pavjax.nets.architecture import SLIDING, TransformerConfig
 from pavjax.nets.attention import (
@@ -25,6 +26,7 @@ from pavjax.nets.attention import (
 )
 from pavjax.nets.block import Block, make_norm
 from pavjax.nets.kernels import make_whole_attention
+from pavjax.nets.precision import wide_product
 from pavjax.types import Policy
 
 
@@ -70,37 +72,44 @@ def make_policy(
             x = x + params["positions"].astype(dtype)[positions]
         return split_batch(x)
 
-    def prefill(params, tokens, mask=None):
+    def prefill(params, tokens, segments=None):
         length = tokens.shape[1]
         if config.max_positions and length > config.max_positions:
             raise ValueError(
                 f"{length} tokens do not fit model.max_positions="
                 f"{config.max_positions}; raise it, or set it to 0"
             )
-        positions, views = whole_views(config, length, mask)
+        positions, views = whole_views(config, length, segments)
         positions = jnp.broadcast_to(positions, (tokens.shape[0], 1, length))
         x = embed(params, tokens[:, None], positions)
         hidden, written = run_blocks(params, x, views, None, None, 0)
         return hidden[:, 0], jax.tree.map(lambda a: a[:, 0], written)
 
-    def hidden(params, tokens, mask=None):
-        return prefill(params, tokens, mask)[0]
+    def hidden(params, tokens, segments=None):
+        return prefill(params, tokens, segments)[0]
 
     def unembed(params, hidden):
         if config.tied_embeddings:
             kernel, pattern = params["embed"], "...d,vd->...v"
         else:
             kernel, pattern = params["unembed"], "...d,dv->...v"
-        kernel = kernel.astype(dtype)
-        logits = jnp.einsum(pattern, hidden, kernel, preferred_element_type=jnp.float32)
+        logits = wide_product(pattern, hidden, kernel.astype(dtype))
         logits = soft_capped(logits, config.logit_softcap)
         if config.vocab_padding:
             token = last_axis_index(config.num_embeddings, logits.ndim)
             logits = jnp.where(token < config.vocab_size, logits, INVISIBLE)
-        return logits
+        return split_batch(logits)
 
-    def logits(params, tokens, mask=None):
-        return split_batch(unembed(params, hidden(params, tokens, mask)))
+    def logits(params, tokens, segments=None):
+        return unembed(params, hidden(params, tokens, segments))
+
+    def over_logits(fn, tokens, *readings):
+        unembeds = [functools.partial(unembed, params) for params, _ in readings]
+        num_devices = max(1, jax.sharding.get_abstract_mesh().size)
+        return arrays.over_logits(
+            *(fn, tokens, unembeds, *(hidden for _, hidden in readings)),
+            logits_at_once=config.logits_at_once * num_devices,
+        )
 
     def init_suffix(num_rows, num_branches, num_tokens):
         shape = (num_rows, num_branches, config.num_kv_heads, num_tokens)
@@ -121,6 +130,7 @@ def make_policy(
         init_suffix=init_suffix,
         extend=extend,
         unembed=unembed,
+        over_logits=over_logits,
     )
 
 

@@ -127,19 +127,23 @@ def batch_sharding(mesh):
 
 
 def put_batch(batch, mesh, name="batch_size"):
-    """Put a pytree of host arrays [B ...] on the mesh, split along B.
+    """Put a pytree of host arrays [B ...] on the mesh, split along B; counts [] are on
+    every device.
 
     name: the config field that B comes from, for the message if it does not divide.
     """
     parts = prod(mesh.shape[axis] for axis in BATCH)
     for leaf in jax.tree.leaves(batch):
-        if leaf.shape[0] % parts:
+        if leaf.ndim and leaf.shape[0] % parts:
             raise ValueError(
                 f"{name}={leaf.shape[0]} must be divisible by mesh data x fsdp = "
                 f"{mesh.shape['data']} x {mesh.shape['fsdp']} = {parts}; "
                 f"set {name} to a multiple of {parts}"
             )
-    return jax.device_put(batch, batch_sharding(mesh))
+    whole, split = replicated(mesh), batch_sharding(mesh)
+    return jax.device_put(
+        batch, jax.tree.map(lambda leaf: split if leaf.ndim else whole, batch)
+    )
 
 
 def split_attention(kernel):

@@ -16,6 +16,7 @@ from experiments.bench import peers, sizes
 from experiments.bench.lines import Case, Rival
 from experiments.bench.suites import inputs
 from pavjax import evaluate, losses, train
+from pavjax.arrays import picked_logprobs
 from pavjax.runtime.optimizer import make_optimizer
 
 UPDATES_CHECKED = 3
@@ -69,8 +70,9 @@ class Trainer:
 
         def loss_fn(params, batch):
             tokens, mask = batch["tokens"], batch["mask"]
-            logits = model.policy.logits(params, tokens)
-            return losses.next_token_loss(logits, tokens, mask), {}
+            reading = (params, model.policy.hidden(params, tokens))
+            logprobs = model.policy.over_logits(picked_logprobs, tokens, reading)
+            return losses.next_token_loss(logprobs, mask), {}
 
         mask = np.arange(tokens.shape[1]) > 0
         self.batch = {"tokens": tokens, "mask": jnp.tile(mask, (len(tokens), 1))}

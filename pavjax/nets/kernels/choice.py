@@ -58,7 +58,7 @@ def make_whole_attention(config, split_attention=lambda f: f):
         length = query.shape[-2]
 
         def choose(window):
-            case = Case.of(config, length, window, view.padding is not None)
+            case = Case.of(config, length, window, segments)
             return chosen_kernel(config.attention, case)
 
         # With remat "attention" the scores [T T] are computed anew in the backward
@@ -72,11 +72,10 @@ def make_whole_attention(config, split_attention=lambda f: f):
         def of_window(window):
             if (name := choose(window)) == "xla":
                 return attend_xla
-            return functools.partial(attend_kernel, name, window, segments)
+            same = None if segments is None else segments.astype(jnp.int32)
+            return functools.partial(attend_kernel, name, window, same)
 
-        segments = view.padding
-        if segments is not None:
-            segments = segments.astype(jnp.int32)
+        segments = view.segments
         window = config.window if config.window < length else 0
         if not window or isinstance(sliding, bool):
             return of_window(window if sliding else 0)(query, keys, values)

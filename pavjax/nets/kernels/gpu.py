@@ -26,7 +26,7 @@ def cudnn_refusal(case):
             f"cuDNN takes heads of a multiple of 8 features up to {most} here, not "
             f"model.head_dim={case.head_dim}"
         )
-    if case.is_padded and case.length % 2:
+    if case.has_segments and case.length % 2:
         return f"cuDNN takes an even number of tokens with a mask, not {case.length}"
     return ""
 
