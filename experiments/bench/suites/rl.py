@@ -5,8 +5,8 @@
 sample -> verify, grade -> update, as `rl.iteration` puts them together and with what the
 rl stage compiles: samples of each problem that end after half a trace on average, graded
 by their text on the host, a verifier with a value head, a learned baseline, KL to the
-initial policy. The whole can take less than its phases, for the device reads while the
-host grades.
+initial policy; one trace a row. The whole can take less than its phases, for the device
+reads while the host grades.
 """
 
 import functools
@@ -100,7 +100,9 @@ class Iteration:
             )
         )
         judge = building.Judge(verifier, None, [], model.size, reads_reference=False)
-        self.update = rl_stage.make_update(model.policy, judge, SECTION)
+        update = rl_stage.make_update(model.policy, judge, SECTION)
+
+        self.update = functools.partial(self._update, update)
 
         def init(params):
             params = sizes.cast(params, jnp.float32)
@@ -111,9 +113,12 @@ class Iteration:
         self.state = jax.jit(init)(model.params)
 
     def _batch(self, found, rollouts, **options):
-        initial_logits, values = found
+        initial_hidden, values = found
         batch = rl.credits_of_values(values, rollouts, **options)
-        return batch | {"initial_logits": initial_logits}
+        return batch | {"initial_hidden": initial_hidden}
+
+    def _update(self, update, state, batch):
+        return update(state, batch, self.model.params)
 
     def sample(self, params, key, _):
         """Rollouts [B N ...] of the policy as it is."""
@@ -132,7 +137,7 @@ class Iteration:
         return np.array(right, np.float32).reshape(start.shape), None
 
     def read(self, _, rollouts):
-        """The initial policy's logits, and values of every prefix."""
+        """The initial policy's hidden states, and values of every prefix."""
         return self.reader(self.model.params, self.verifier_params, rollouts)
 
     def updated(self, batch):
@@ -165,15 +170,17 @@ class Iteration:
             num_parameters=model.num_parameters,
             itemsize=model.itemsize,
         )
+        hidden = model.size._replace(vocab_size=0)
+        no_layers = model.size._replace(depth=0)
+        anchor = evaluate.read_work(no_layers, length, itemsize=model.itemsize)
         written = length.reshape(starts.shape) - starts
         found = {
             "sample": evaluate.generate_work(
                 model.size, starts, written, itemsize=model.itemsize
             ),
-            "verify": evaluate.total_work([read(num_logits=0), read()]),
-            # The policy, and the baseline, which has no logits.
-            "update": evaluate.total_work(
-                [update(model.size), update(model.size._replace(vocab_size=0))]
-            ),
+            # The verifier, and the initial policy, whose logits the update asks for.
+            "verify": evaluate.total_work([read(num_logits=0)] * 2),
+            # The policy, the baseline, which has no logits, and the initial logits.
+            "update": evaluate.total_work([*map(update, (model.size, hidden)), anchor]),
         }
         return found | {"all": evaluate.total_work(list(found.values()))}
