@@ -78,7 +78,7 @@ def make_whole_attention(config, split_attention=lambda f: f):
         segments = view.segments
         window = config.window if config.window < length else 0
         if not window or isinstance(sliding, bool):
-            return of_window(window if sliding else 0)(query, keys, values)
+            return of_window(window if window and sliding else 0)(query, keys, values)
         if choose(window) == choose(0) == "xla":
             return attend_xla(query, keys, values)
         branches = of_window(window), of_window(0)
