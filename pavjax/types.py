@@ -117,8 +117,12 @@ class Policy(NamedTuple):
         suffix cache (R slots); each query sees the first `prefix_len` entries of its
         row's shared prefix cache, the valid slots before `index`, and causally the
         slots of its own chunk; a valid slot is at position
-        prefix_len + (valid slots before it)
+        prefix_len + (valid slots before it). Of every leaf of the suffix, G and M may
+        be one axis, and stay it: a loop should carry it so (an axis M = 1 makes XLA
+        copy the cache in every step)
     unembed(params, hidden [.. D]) -> [.. V] float32
+    prepare(params) -> params as `extend` and `unembed` read them fastest, to be made
+        once before a loop of them
     """
 
     init: Callable
@@ -128,6 +132,7 @@ class Policy(NamedTuple):
     init_suffix: Callable
     extend: Callable
     unembed: Callable
+    prepare: Callable = lambda params: params
 
 
 class Verifier(NamedTuple):

@@ -77,6 +77,8 @@ def generate(
         num_tokens=jnp.zeros(shape, jnp.int32),
     )
 
+    params = policy.prepare(params)
+
     def step(carry):
         i, active, chunk, stream = carry
         tokens, logprobs = draw_tokens(
@@ -114,9 +116,15 @@ def generate(
         i, active, _, _ = carry
         return (i < max_tokens) & jnp.any(active)
 
+    def merged(leaf):
+        return leaf.reshape(-1, *leaf.shape[2:])
+
+    suffix = stream.suffix
+    stream = stream.replace(suffix=jax.tree.map(merged, suffix))
     start = (jnp.int32(0), active, chunk, stream)
     _, _, chunk, stream = jax.lax.while_loop(unfinished, step, start)
-    return chunk, stream
+    suffix = jax.tree.map(lambda x, old: x.reshape(old.shape), stream.suffix, suffix)
+    return chunk, stream.replace(suffix=suffix)
 
 
 def append(tokens, length, new, num_new):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pavjax.nets.architecture import TransformerConfig
-from pavjax.nets.attention import attend
+from pavjax.nets.attention import Keys, attend
 from pavjax.nets.rotary import rotate
 
 
@@ -63,18 +63,16 @@ class Block(nn.Module):
         )
         y = make_norm(c, name="attention_norm")(x)
         query, keys, values = self.project(y, view, dense)
-        written = (jnp.swapaxes(keys, 2, 3), jnp.swapaxes(values, 2, 3))
+        written = (jnp.moveaxis(keys, 2, -1), jnp.moveaxis(values, 2, -2))
         groups = []
         if prefix is not None:
-            groups.append((*prefix, view.prefix_mask))
+            groups.append(Keys(*prefix, view.prefix_mask, shared=True))
         if suffix is not None:
             written = tuple(
-                jax.lax.dynamic_update_slice(
-                    old, new.astype(old.dtype), (0, 0, 0, index, 0)
-                )
-                for old, new in zip(suffix, written, strict=True)
+                _written(old, new, index, time_axis)
+                for old, new, time_axis in zip(suffix, written, (-1, -2), strict=True)
             )
-        groups.append((*written, view.own_mask))
+        groups.append(Keys(*written, view.own_mask))
         attended = attend(query, groups, scale=c.score_scale, softcap=c.score_softcap)
         attended = jnp.moveaxis(attended, -2, 2)
         attended = attended.reshape(*y.shape[:3], c.num_heads, c.head_dim)
@@ -108,3 +106,9 @@ class Block(nn.Module):
         query = jnp.moveaxis(query, 2, -2)
         keys = rotate(keys, view.cos_sin)
         return query, keys, dense(kv_shape, name="value")(y)
+
+
+def _written(cache, new, index, time_axis):
+    """A suffix cache, of any axes before the last two, with `new` at `index` of time."""
+    new = new.astype(cache.dtype).reshape(*cache.shape[:-2], *new.shape[-2:])
+    return jax.lax.dynamic_update_slice_in_dim(cache, new, index, time_axis)
