@@ -31,7 +31,7 @@ def tiny(config):
     config.rft.update(num_updates=10, learning_rate=3e-5, checkpoint_every=5)
     # Coverage before accuracy of labels, at a small budget (paper, Fig. 6b).
     config.collect.update(num_problems=1_000, num_heldout_problems=128)
-    config.collect.update(num_completions=1, shard_size=128)
+    config.collect.update(num_completions=1, shard_size=128, batch_size=256)
     config.collect.hard.update(num_problems=256, width=16, num_completions=1)
     config.verifier.update(num_updates=200, hard_updates=200)
     config.verifier.variants = {"main": {}}
@@ -106,7 +106,7 @@ def pod(config):
     config.mesh.update(data=-1, fsdp=8, tensor=4)
     config.model.update(depth=24, width=2048, num_heads=16, num_kv_heads=8)
     config.model.update(head_dim=128, mlp_width=8192, mlp="gated", activation="silu")
-    config.model.update(dtype="bfloat16", scan_layers=True, remat=True)
+    config.model.update(dtype="bfloat16", scan_layers=True, remat="full")
     for section in (config.sft, config.rft, config.verifier, config.rl):
         section.batch_size = 1024
     config.collect.batch_size = 4096

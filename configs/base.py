@@ -95,7 +95,15 @@ def model():
         "max_positions": 128,  # learned positions beside the rotary ones; 0 = none
         "dtype": "float32",  # of the computation; parameters are float32
         "scan_layers": False,  # compile one layer and scan: for deep models
-        "remat": False,  # recompute activations in the backward pass: saves memory
+        # What the backward pass computes anew to save memory: "none"; "attention", its
+        # scores; "dots", all but products with weights; "full", all.
+        "remat": "none",
+        # Of full forward passes: "auto" = that of the backend; "xla", "cudnn" or "pallas"
+        # on a GPU, "splash" on a TPU. pavjax/nets/kernels/choice.py says what each can.
+        "attention": "auto",
+        # Logits (tokens x vocabulary) that a device holds at once in training, 4 bytes
+        # each; of a larger batch they are computed slice by slice.
+        "logits_at_once": 2**26,
     }
 
 

@@ -97,6 +97,8 @@ def tiny(config):
     config.rl.update(seeds=(0,), num_iterations=2, batch_size=8, num_samples=4)
     config.rl.update(methods=("orm", "pav"), evaluate_every=1, num_pass_at=4)
     config.rl.num_test_samples = 4
+    for section in (config.sft, config.rft, config.verifier, config.rl):
+        section.packing = True
     config.evaluate.num_samples = 8
     config.logging.every = 1
 
@@ -165,10 +167,10 @@ def paper(config):
     config.task.math_text.contamination = "drop"
     # All train problems, but one in 24 for validation. P: not given
     config.task.update(split_parts=(23, 1, 1), num_train=-1, num_validation=256)
-    config.model.update(dtype="bfloat16", scan_layers=True, remat=True)
+    config.model.update(dtype="bfloat16", scan_layers=True, remat="full")
     config.policies.base.update(num_updates=5_000, learning_rate=5e-6)
     for section in (config.sft, config.rft, config.verifier, config.rl):
-        section.batch_size = 32
+        section.update(batch_size=32, packing=True)
     config.sft.update(checkpoint_every=500, keep_every=0)
     config.rft.update(num_updates=5_000, learning_rate=5e-6, checkpoint_every=500)
     # About 25 prefixes per problem make the paper's 300,000; n_mc = 20.

@@ -56,7 +56,7 @@ def collect():
         # their outcome as label.
         "keep_completions": 1,
         "temperature": 1.0,  # P: not given
-        "batch_size": 32,  # traces whose prefixes are completed at once
+        "batch_size": 64,  # traces whose prefixes are read at once, to be completed
         "shard_size": 64,  # problems per shard; a killed run redoes one shard at most
         # Further rounds, each on other problems: the traces that a beam search with the
         # verifier so far likes best are labelled like seed traces. It finds the errors
@@ -202,6 +202,9 @@ def training(batch_size):
     return {
         "batch_size": batch_size,  # traces per update. P: 32
         "accumulate": 1,  # parts that a batch is split into to save memory
+        # Several traces in a row of the length of the longest, each seen by itself
+        # alone: pays where lengths differ.
+        "packing": False,
         "schedule": "cosine",  # "cosine" (P) or "constant", after the warm-up
         "warmup_fraction": 0.1,  # of all updates, linear (P)
         "weight_decay": 0.0,  # decoupled, of matrices only

@@ -64,7 +64,10 @@ def policy_of(model, task):
     """The `model` section -> (Policy, ModelSize)."""
     config = config_of(model, task)
     sizes = {name: getattr(config, name) for name in evaluate.ModelSize._fields}
-    return make_policy(config, split_batch=split_batch), evaluate.ModelSize(**sizes)
+    policy = make_policy(
+        config, split_batch=split_batch, split_attention=sharding.split_attention
+    )
+    return policy, evaluate.ModelSize(**sizes)
 
 
 def config_of(model, task):

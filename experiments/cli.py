@@ -38,6 +38,7 @@ class Options:
     config_arguments: tuple  # as typed, to quote the command for another stage
     dry_run: bool = False
     with_inputs: bool = False
+    parallel: int = 0  # jobs at once; 0 = as many as the machine is good for
 
     def command(self, stage):
         """The shell command that runs `stage` on this config."""
@@ -61,6 +62,7 @@ def parse(argv, *, description):
     parser.add_argument(
         "--with_inputs", action="store_true", help="also run the stages it reads from"
     )
+    add_parallel_flag(parser)
     add_debug_flag(parser)
     # "--config.a.b value" is the same as "--config.a.b=value".
     overrides, others = split_overrides(argv)
@@ -77,6 +79,18 @@ def parse(argv, *, description):
         ),
         dry_run=known.dry_run,
         with_inputs=known.with_inputs,
+        parallel=known.parallel,
+    )
+
+
+def add_parallel_flag(parser):
+    parser.add_argument(
+        "--parallel",
+        type=int,
+        default=0,
+        metavar="N",
+        help="run N independent jobs at once; 1 = one after the other; default: one "
+        "per core, up to 4, on a CPU, and 1 on accelerators",
     )
 
 

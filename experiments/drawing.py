@@ -17,11 +17,20 @@ def step_limits(task):
     )
 
 
+def decode_slots():
+    """How many traces are written at once, the others wait in the queue. What is drawn
+    does not depend on it. A processor is fastest while the caches of all slots stay
+    close to it; an accelerator reads its weights once for all slots."""
+    if jax.default_backend() == "cpu":
+        return 64
+    return 512 * jax.device_count()
+
+
 def make_sampler(task, policy, num_samples, temperature=1.0):
     """Compiled: sampler(params, key, tokens [B Tp], prompt_len [B]) -> Rollouts."""
 
     @jax.jit
-    def sampler(params, key, tokens, prompt_len):
+    def compiled(params, key, tokens, prompt_len):
         return decoding.sample(
             *(params, key, tokens, prompt_len),
             policy=policy,
@@ -30,47 +39,56 @@ def make_sampler(task, policy, num_samples, temperature=1.0):
             rule=task.tokenizer.step_rule,
             max_steps=task.max_steps,
             sampling=decoding.Sampling(temperature=temperature),
+            max_len=task.max_prompt_len + task.max_response_len,
+            num_slots=decode_slots(),
         )
+
+    def sampler(params, key, tokens, prompt_len):
+        return compiled(params, key, within_bucket(tokens, prompt_len), prompt_len)
 
     return sampler
 
 
 def make_brancher(task, policy, temperature=1.0):
-    """Compiled: brancher(params, key, tokens [G T], prefix_len [G M], active [G M]) ->
-    (traces [G M T'], length [G M], logprobs [G M T']); see `decoding.branch`."""
+    """brancher(params, key, tokens [G T], prefix_len [G M], active [G M]) -> (traces
+    [G M T], length [G M], logprobs [G M T]) on the host: see `decoding.branch`. No
+    completion outgrows what a trace can hold; what is not active means nothing."""
 
     @jax.jit
-    def brancher(params, key, tokens, prefix_len, active):
+    def compiled(params, key, tokens, prefix_len, active):
         return decoding.branch(
             *(params, key, tokens, prefix_len, active),
             policy=policy,
             max_tokens=task.max_response_len,
             rule=task.tokenizer.step_rule,
             sampling=decoding.Sampling(temperature=temperature),
+            max_len=task.max_prompt_len + task.max_response_len,
+            num_slots=decode_slots(),
         )
+
+    def brancher(params, key, tokens, prefix_len, active):
+        prefix_len = np.where(active, prefix_len, 1)
+        tokens = within_bucket(tokens, prefix_len)
+        found = compiled(params, key, tokens, prefix_len, active)
+        return tuple(map(np.asarray, jax.device_get(found)))
 
     return brancher
 
 
-def within_bounds(brancher, params, key):
-    """-> draw(tokens [G T], prefix_len, active) of `complete`: what `brancher` draws,
-    on the host, cut to T tokens: no completion may outgrow what a trace can hold."""
-
-    def draw(tokens, prefix_len, active):
-        result = brancher(params, key, tokens, prefix_len, active)
-        width = tokens.shape[1]
-        traces, length, logprobs = map(np.asarray, jax.device_get(result))
-        return traces[:, :, :width], np.minimum(length, width), logprobs[:, :, :width]
-
-    return draw
+def within_bucket(tokens, length):
+    """tokens [B T] without the columns that no prefix of `length` [B ...] needs, as far
+    as there are buckets for that: few widths, for each is a program of its own."""
+    if isinstance(length, np.ndarray):
+        return tokens[:, : decoding.bucket_of(length.max(), tokens.shape[1])]
+    return tokens  # lengths that only the devices know
 
 
 def complete(task, draw, problems, tokens, prefix_len, is_open, num_samples):
     """Draw and grade n completions of every open prefix of a trace of each of G
     problems: -> tokens [G S n T'], length [G S n], logprobs [G S n T'], reward [G S n].
 
-    draw(tokens [G T], prefix_len [G M], active [G M]): see `within_bounds`. prefix_len,
-    is_open [G S], the bare prompt first; what is drawn of a prefix that is not open
+    draw(tokens [G T], prefix_len [G M], active [G M]): what `make_brancher` makes, of
+    given parameters and key. prefix_len, is_open [G S], the bare prompt first; what is drawn of a prefix that is not open
     means nothing.
     """
     # Every completion of every prefix is one branch: M = S * n.

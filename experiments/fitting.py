@@ -25,7 +25,7 @@ def fit(
     last state. A killed run goes on from its last checkpoint and ends with the same
     bits: `step_fn` draws all its randomness from `step`, and later metrics are dropped.
     """
-    every = workspace.execution["logging"]["every"]
+    is_logged = logged_steps(workspace, num_steps, checkpoint_every)
     with workspace.checkpointer(**keep) as checkpoints:
         start = checkpoints.latest_step()
         if start is not None:
@@ -42,7 +42,7 @@ def fit(
             for step in range(first + 1, num_steps + 1):
                 state, values = step_fn(state, step)
                 is_checkpoint = step % checkpoint_every == 0 or step == num_steps
-                if step % every == 0 or is_checkpoint:
+                if is_logged(step):
                     values = {k: float(v) for k, v in jax.device_get(values).items()}
                     runtime_metrics.check_finite(
                         {"loss": values["loss"]},
@@ -62,6 +62,16 @@ def fit(
                     record = metadata | {"costs": workspace.costs.to_dict()}
                     checkpoints.save(step, state, record, validation)
     return state
+
+
+def logged_steps(workspace, num_steps, checkpoint_every):
+    """-> is_logged(step): whether `fit` waits for the metrics of this step."""
+    every = workspace.execution["logging"]["every"]
+
+    def is_logged(step):
+        return step % every == 0 or step % checkpoint_every == 0 or step == num_steps
+
+    return is_logged
 
 
 def _live(values):

@@ -24,9 +24,14 @@ VERSIONS = {
 }
 # Fields that came later. At these values a job does what it did before they came, so
 # that it keeps its hash.
-LATER = {"backbone": ""}
+LATER = {
+    "backbone": "",
+    "attention": "auto",
+    "logits_at_once": 2**26,
+    "packing": False,
+}
 # What of `model` is the run's to decide, where the sizes are those of a checkpoint.
-PRECISION = ("dtype", "scan_layers", "remat")
+PRECISION = ("dtype", "scan_layers", "remat", "attention", "logits_at_once")
 
 
 def make_job(stage, name, settings, inputs):

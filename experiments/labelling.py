@@ -37,8 +37,9 @@ class Collector:
             functools.partial(labels.branch_points, num_prefixes=self.num_prefixes)
         )
         self.score = jax.jit(
-            lambda params, tokens: arrays.target_logprobs(
-                base.policy.logits(params, tokens), tokens
+            lambda params, tokens: base.policy.over_logits(
+                *(arrays.picked_logprobs, tokens),
+                (params, base.policy.hidden(params, tokens)),
             )
         )
 
@@ -128,6 +129,9 @@ class Collector:
             is_open = is_open & chosen[:, :-1]
         by_id = dict(zip(problems.ids, problems.problems, strict=True))
         any_open, kept = np.flatnonzero(is_open.any(1)), []
+        # Traces of like length side by side: a batch is as wide as its longest.
+        longest = np.where(is_open, prefix_len, 0).max(1)
+        any_open = any_open[np.argsort(longest[any_open], kind="stable")]
         for p, model in enumerate(self.provers):
             prover_key = jax.random.fold_in(key, p)
             size = self.section["batch_size"]
@@ -137,7 +141,7 @@ class Collector:
                 batch_key = jax.random.fold_in(prover_key, rows[0])
                 *traces, rewards = drawing.complete(
                     self.task,
-                    drawing.within_bounds(self.branchers[p], model.params, batch_key),
+                    functools.partial(self.branchers[p], model.params, batch_key),
                     [by_id[i] for i in seeds["problem_id"][rows]],
                     *(seeds["tokens"][rows], prefix_len[rows], open_rows, num_samples),
                 )

@@ -46,7 +46,7 @@ def draw(task, base, problems, num_actions, key, *, rows_per_batch, costs):
         is_open = is_open & (np.arange(len(is_open)) < real)[:, None]
         batch_key = jax.random.fold_in(action_key, start)
         tokens, length, _, reward = drawing.complete(
-            *(task, drawing.within_bounds(brancher, base.params, batch_key)),
+            *(task, functools.partial(brancher, base.params, batch_key)),
             *(rows.problems, seeds.tokens, prefix_len, is_open, num_actions),
         )
         _charge(costs, base, seeds.length[:real], seeds.prompt_len[:real])
@@ -83,7 +83,7 @@ class Counter:
         start = self.steps.prefix_len[state, action][:, None]
         is_real = (np.arange(len(index)) < real)[:, None]
         _, length, _, reward = drawing.complete(
-            *(self.task, drawing.within_bounds(self.brancher, self.model.params, key)),
+            *(self.task, functools.partial(self.brancher, self.model.params, key)),
             [self.problems[i] for i in self.steps.problem[state]],
             *(self.steps.tokens[state, action], start, is_real, self.num_completions),
         )

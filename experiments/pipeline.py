@@ -39,6 +39,7 @@ from experiments.prover_names import (
     provers_of,
 )
 from experiments.stages import StageError, with_inputs
+from pavjax import rl
 
 
 def plan(config):
@@ -59,9 +60,9 @@ def plan(config):
         "evaluate.rft": evaluate_job(config, "evaluate.rft", rft),
     }
     inputs = {"base": base, "rft": rft, "verifier": verifiers["main"], **before}
-    rl = rl_jobs(config, inputs, chooser)
+    runs = rl_jobs(config, inputs, chooser)
     parts = [*policies.values(), collect, rft, *verifiers.values(), orm, search]
-    parts += [*before.values(), *rl]
+    parts += [*before.values(), *runs]
     # The rounds that led to them too: the report accounts for all that was spent.
     report = report_job(config, with_inputs(parts))
     checks = [
@@ -197,6 +198,7 @@ def rl_jobs(config, inputs, chooser):
         # With alpha = 0 no prover is asked, and the runs are the same for all.
         prover = (own["prover"] or config.prover) if own["alpha"] else BASE
         own["prover"], more = prover_input(config, prover, chooser)
+        check_choices(own)
         check_refreshed(config, own)
         jobs += [
             rl_job(config, f"rl.{name}.seed{seed}", own | {"seed": seed}, inputs | more)
@@ -213,6 +215,13 @@ def rl_job(config, name, section, inputs):
         "rl": section,
     }
     return make_job("rl", name, settings, inputs)
+
+
+def check_choices(section):
+    """StageError for a word that the stage would not know."""
+    for field, known in (("baseline", rl.BASELINES), ("credit", rl.CREDITS)):
+        if section[field] not in known:
+            raise StageError(f"rl.{field}={section[field]!r}: choose one of {known}")
 
 
 def check_refreshed(config, section):

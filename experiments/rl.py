@@ -11,18 +11,17 @@ base itself and "q_value" Q^mu instead of A^mu: both are there to fail.
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from experiments import building, drawing, fitting
+from experiments import batches, building, drawing, fitting
 from experiments import run as runner
 from experiments.complementarity import named_prover
 from experiments.problems import problem_sets
 from experiments.prover_names import prover_of
-from experiments.rl_metrics import make_value_error, trace_metrics
+from experiments.rl_metrics import Stopwatch, make_value_error, trace_metrics
 from experiments.rl_results import gate_of, write_results
 from experiments.sft import batch_drawer
-from pavjax import evaluate, rl, train
+from pavjax import evaluate, packing, rl, train
 from pavjax.runtime import sharding
 from pavjax.runtime.optimizer import make_partitioned
 
@@ -47,7 +46,7 @@ def run(job, workspace):
     value_error = make_value_error(task, start.policy, judge, problems["train"])
 
     def validate(state, step):
-        params = state.params["policy"]
+        watch, params = Stopwatch(state, on=True), state.params["policy"]
         rewards = drawing.accuracy_of(
             *(task, params, sampler, problems["test"], keys["test"]),
             batch_size=section["rows_per_batch"] // section["num_test_samples"],
@@ -58,7 +57,9 @@ def run(job, workspace):
             state.params.get("verifier", judge.params),
             jax.random.fold_in(keys["test"], step),
         )
-        return {"test_accuracy": float(rewards.mean()), "verifier_error": error}
+        watch.lap("evaluate")
+        found = {"test_accuracy": float(rewards.mean()), "verifier_error": error}
+        return found | watch.seconds
 
     optimizer = optimizer_of(section)
 
@@ -120,15 +121,95 @@ def make_step(workspace, task, start, judge, problems, section, keys):
         credit=section["credit"],
         clip=section["credit_clip"],
     )
-    credit_fn = jax.jit(
-        rl.make_credit_fn(
-            judge.verifier,
-            rule,
-            num_prefixes=task.max_steps + 1,
+    num_prefixes = task.max_steps + 1
+    read = make_reader(policy, judge.verifier if rule.alpha else None, num_prefixes)
+    credit = jax.jit(
+        functools.partial(
+            rl.credits_of_values,
+            rule=rule,
+            num_prefixes=num_prefixes,
             baseline=section["baseline"],
         )
     )
-    initial_logits = jax.jit(policy.logits)
+    update = make_update(policy, judge, section)
+    packed = jax.jit(packing.rows_of)
+    sampler = drawing.make_sampler(
+        task, policy, section["num_samples"], section["temperature"]
+    )
+    draw = batch_drawer(keys["data"])
+    is_logged = fitting.logged_steps(
+        workspace, section["num_iterations"], section["evaluate_every"]
+    )
+
+    @functools.lru_cache(maxsize=2)
+    def prompts_of(step):
+        return problems.rows(draw(step, len(problems.ids), section["batch_size"]))
+
+    def step_fn(state, step):
+        watch = Stopwatch(state, on=is_logged(step))
+
+        def sample_fn(params, key, rows):
+            return sampler(params["policy"], key, rows.tokens, rows.prompt_len)
+
+        def read_fn(params, rollouts):
+            return read(start.params, params.get("verifier", judge.params), rollouts)
+
+        def grade_fn(rows, rollouts):
+            drawn = jax.device_get(rollouts.replace(logprobs=None))
+            watch.lap("sample")
+            graded, responses = drawing.grade(task, rows.problems, drawn)
+            watch.lap("grade")
+            return graded.reward, (graded, responses)
+
+        def credit_fn(found, rollouts):
+            watch.lap("score", found)
+            initial_hidden, values = found
+            batch = credit(values, rollouts) | {"initial_hidden": initial_hidden}
+            if "packing" in section:
+                lengths, most = np.ravel(rollouts.length), rollouts.tokens.shape[-1]
+                row_len = packing.rounded_len(lengths.max(), most)
+                batch = packed(
+                    batch, batches.put_layout(lengths, row_len, section, mesh)
+                )
+            return sharding.put_batch(batch, mesh, "rl.batch_size * rl.num_samples")
+
+        state, metrics, graded = rl.iteration(
+            *(state, jax.random.fold_in(keys["sample"], step), prompts_of(step)),
+            sample_fn=sample_fn,
+            read_fn=read_fn,
+            grade_fn=grade_fn,
+            credit_fn=credit_fn,
+            update_fn=lambda state, batch: update(state, batch, start.params),
+        )
+        # Meanwhile the devices update.
+        prompts_of(step + 1)
+        charge(workspace.costs, start, judge, section, drawing.flatten(graded[0]))
+        metrics |= trace_metrics(task, *graded)
+        watch.lap("update", state)
+        return state, metrics | watch.seconds
+
+    return step_fn
+
+
+def make_reader(policy, verifier, num_prefixes):
+    """Compiled: read(initial policy's params, verifier's, rollouts [B N ...]) -> (the
+    initial policy's hidden states [B * N T D], V of every prefix [B * N S P]); these are
+    None without a verifier."""
+
+    @jax.jit
+    def read(initial_params, verifier_params, rollouts):
+        values = None
+        if verifier is not None:
+            values = rl.rollout_values(
+                verifier, verifier_params, rollouts, num_prefixes=num_prefixes
+            )
+        return policy.hidden(initial_params, rl.flat(rollouts)[0]), values
+
+    return read
+
+
+def make_update(policy, judge, section):
+    """Compiled: update(state, batch, initial policy's params) -> (state, metrics)."""
     refresh_fn = None
     if is_refreshed(section):
         # Its base column, for the traces are of what the base has become.
@@ -139,42 +220,12 @@ def make_step(workspace, task, start, judge, problems, section, keys):
         learned_baseline=section["baseline"] == "value",
         refresh_fn=refresh_fn,
     )
-    optimizer = optimizer_of(section)
-    update = jax.jit(
-        train.make_update(loss_fn, optimizer, accumulate=section["accumulate"]),
+    return jax.jit(
+        train.make_update(
+            loss_fn, optimizer_of(section), accumulate=section["accumulate"]
+        ),
         donate_argnums=0,
     )
-    sampler = drawing.make_sampler(
-        task, policy, section["num_samples"], section["temperature"]
-    )
-    draw = batch_drawer(keys["data"])
-
-    def sample_fn(params, key, rows):
-        return sampler(params["policy"], key, rows.tokens, rows.prompt_len)
-
-    def grade_fn(rows, rollouts):
-        graded, responses = drawing.grade(task, rows.problems, jax.device_get(rollouts))
-        metrics = trace_metrics(task, graded, responses)
-        charge(workspace.costs, start, judge, section, drawing.flatten(graded))
-        return graded, metrics
-
-    def with_initial(params, rollouts):
-        verifier_params = params.get("verifier", judge.params)
-        batch = credit_fn(verifier_params, jax.tree.map(jnp.asarray, rollouts))
-        batch["initial_logits"] = initial_logits(start.params, batch["tokens"])
-        return sharding.put_batch(batch, mesh, "rl.batch_size * rl.num_samples")
-
-    def step_fn(state, step):
-        rows = problems.rows(draw(step, len(problems.ids), section["batch_size"]))
-        return rl.iteration(
-            *(state, jax.random.fold_in(keys["sample"], step), rows),
-            sample_fn=sample_fn,
-            grade_fn=grade_fn,
-            credit_fn=with_initial,
-            update_fn=update,
-        )
-
-    return step_fn
 
 
 def charge(costs, start, judge, section, flat):

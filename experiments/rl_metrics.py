@@ -1,10 +1,47 @@
-"""What is always logged of an RL run, besides losses: signs of reward hacking."""
+"""What is always logged of an RL run, besides losses: signs of reward hacking, and how
+long each phase took.
+
+`seconds_*` of an iteration, which add up to it:
+
+    sample     until the drawn tokens are on the host
+    grade      until they are graded
+    score      until verifier and initial policy have read them, as far as they had not
+               done so while the host graded
+    update     until the new parameters are there
+
+Only iterations that are logged are timed: these wait for the devices where a phase ends,
+which no other iteration does but for the tokens. With them comes `seconds_evaluate`, of
+the evaluation that follows, if one does.
+"""
+
+import time
+
+import functools
 
 import jax
 import numpy as np
 
 from experiments import drawing
 from pavjax import labels, pav
+
+
+class Stopwatch:
+    """Seconds of the phases of one iteration: `lap` ends one. If it is not `on`, it
+    measures nothing and waits for nothing."""
+
+    def __init__(self, state, *, on):
+        self.on, self.seconds = on, {}
+        if on:
+            jax.block_until_ready(state)  # what the last iteration has left to do
+        self.since = time.perf_counter()
+
+    def lap(self, name, results=()):
+        """The phase of this name is over as soon as `results` are there."""
+        if self.on:
+            jax.block_until_ready(results)
+            now = time.perf_counter()
+            self.seconds[f"seconds_{name}"] = now - self.since
+            self.since = now
 
 
 def trace_metrics(task, rollouts, responses):
@@ -50,7 +87,7 @@ def make_value_error(task, policy, judge, problems, *, num_problems=16, num_samp
         )
         values, prefix_len, is_open = jax.device_get(judged(verifier_params, traces))
         *_, rewards = drawing.complete(
-            *(task, drawing.within_bounds(brancher, prover_params, branch_key)),
+            *(task, functools.partial(brancher, prover_params, branch_key)),
             *(rows.problems, traces.tokens, prefix_len, is_open, num_samples),
         )
         estimate = rewards.mean(-1)

@@ -10,6 +10,7 @@ from experiments.prover_names import parse_name
 LOGGED = (
     *("kl", "entropy", "steps_per_answer", "tokens_per_step", "malformed"),
     *("train_reward", "verifier_error", "process", "baseline_error"),
+    *("logprob_gap", "logprob_gap_max"),
 )
 
 

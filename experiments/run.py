@@ -10,6 +10,7 @@ is half-done goes on from its last checkpoint. `--dry_run` prints the plan.
 import contextlib
 import errno
 import fcntl
+import functools
 import importlib
 import os
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import jax
 
-from experiments import cli
+from experiments import cli, side_by_side
 from experiments.pipeline import available, plan
 from experiments.reporting import summary as reporting_summary
 from experiments.stages import StageError, Workspace, read_record, with_inputs
@@ -53,7 +54,8 @@ def run(argv, stage=None):
     check_inputs(jobs, options)
     check_batches(jobs, options.config.mesh)
     check_problems(jobs, options.workdir)
-    run_jobs(jobs, options.workdir, execution_of(options.config))
+    num_at_once = side_by_side.num_at_once(options.parallel)
+    run_jobs(jobs, options.workdir, execution_of(options.config), num_at_once)
     write_latest(jobs, options.workdir)
     print(summary(jobs, options.workdir))
 
@@ -98,20 +100,30 @@ def execution_of(config):
     return {name: config[name].to_dict() for name in EXECUTION_SECTIONS}
 
 
-def run_jobs(jobs, workdir, execution):
-    """Run the jobs that are not done yet, in order."""
+def run_jobs(jobs, workdir, execution, num_at_once=1):
+    """Run the jobs that are not done yet, each after its inputs: in order in this
+    process, or several at once in processes of their own."""
     todo = [job for job in jobs if not job.is_done(workdir)]
     if not todo:
         print(f"nothing to do: all {len(jobs)} stage runs are complete")
     elif len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} stage runs are complete")
+    if min(num_at_once, len(todo)) > 1:
+        run_fn = functools.partial(run_beside, workdir=workdir, execution=execution)
+        side_by_side.run_side_by_side(todo, workdir, run_fn, num_at_once)
+        return
     for index, job in enumerate(todo):
         label = f"[{index + 1}/{len(todo)}] {job.name}"
         print(f"{label}  ->  {job.directory(workdir)}", flush=True)
         run_job(job, workdir, execution, label)
 
 
-def run_job(job, workdir, execution, label=""):
+def run_beside(job, label, workdir, execution):
+    """`run_job` for one that shares the terminal with others."""
+    run_job(job, workdir, execution, label, is_alone=False)
+
+
+def run_job(job, workdir, execution, label="", is_alone=True):
     """Run one job to its end, alone in its directory, and close it with DONE.json."""
     directory = job.directory(workdir)
     module = importlib.import_module(f"experiments.{job.stage}")
@@ -126,6 +138,7 @@ def run_job(job, workdir, execution, label=""):
             inputs={role: up.directory(workdir) for role, up in job.inputs.items()},
             execution=execution,
             label=label or job.name,
+            is_alone=is_alone,
         )
         with jax.set_mesh(workspace.mesh):
             module.run(job, workspace)

@@ -12,11 +12,11 @@ import functools
 import jax
 import numpy as np
 
-from experiments import building, drawing, fitting, sources
+from experiments import batches, building, drawing, fitting, sources
 from experiments import run as runner
 from experiments.problems import problem_sets
 from pavjax import evaluate, losses, train
-from pavjax.arrays import response_mask
+from pavjax.arrays import picked_logprobs, response_mask
 from pavjax.runtime import checkpoint, sharding
 from pavjax.tasks import encoding
 
@@ -75,35 +75,32 @@ def train_policy(
         params = policy.init(init_key) if init is None else init
         return train.init_state({"policy": params}, optimizer)
 
-    def loss_fn(params, batch):
-        logits = policy.logits(params["policy"], batch["tokens"])
-        mask = response_mask(batch["step_ids"])
-        return losses.next_token_loss(logits, batch["tokens"], mask), {}
+    loss_fn = make_loss(policy)
+    update = train.make_update(loss_fn, optimizer, accumulate=section["accumulate"])
 
-    update = jax.jit(
-        train.make_update(loss_fn, optimizer, accumulate=section["accumulate"]),
-        donate_argnums=0,
-    )
-    rows = {name: examples["train"][name] for name in ("tokens", "step_ids")}
+    @functools.partial(jax.jit, donate_argnums=0)
+    def update_on(state, traces, layout):
+        return update(state, batch_of(traces, layout))
+
+    names, stage = ("tokens", "step_ids"), workspace.directory.parent.name
+    put = batches.make_put(examples["train"], names, section, mesh, stage)
     lengths, draw = examples["train"]["length"], batch_drawer(data_key)
 
     def step_fn(state, step):
         index = draw(step, len(lengths), section["batch_size"])
-        batch = {name: values[index] for name, values in rows.items()}
-        batch = sharding.put_batch(
-            batch, mesh, f"{workspace.directory.parent.name}.batch_size"
-        )
         workspace.costs.add(
             tokens_trained=lengths[index].sum(),
             flops=np.sum(evaluate.train_flops(size, lengths[index])),
         )
-        return update(state, batch)
+        return update_on(state, *put(index))
 
-    validation_loss = jax.jit(lambda params, batch: loss_fn(params, batch)[0])
+    validation_loss = jax.jit(
+        lambda params, traces: loss_fn(params, batch_of(traces))[0]
+    )
     sampler = drawing.make_sampler(task, policy, 4)
 
     def validate(state, step):
-        held_out = {name: examples["validation"][name] for name in rows}
+        held_out = {name: examples["validation"][name] for name in names}
         rewards = drawing.accuracy_of(
             *(task, state.params["policy"], sampler, problems, sample_key),
             batch_size=64,
@@ -125,6 +122,23 @@ def train_policy(
         **keep,
     )
     write_results(workspace, building.num_parameters(jax.eval_shape(policy.init, key)))
+
+
+def batch_of(traces, layout=None):
+    """Demonstrations as the rows of a batch."""
+    num_tokens = response_mask(traces["step_ids"]).sum()
+    return batches.as_rows(traces, layout) | {"num_tokens": num_tokens}
+
+
+def make_loss(policy):
+    def loss_fn(params, batch):
+        params, tokens = params["policy"], batch["tokens"]
+        hidden = policy.hidden(params, tokens, batch.get("segments"))
+        logprobs = policy.over_logits(picked_logprobs, tokens, (params, hidden))
+        mask = response_mask(batch["step_ids"])
+        return losses.next_token_loss(logprobs, mask, batch["num_tokens"]), {}
+
+    return loss_fn
 
 
 def batch_drawer(key):

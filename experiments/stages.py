@@ -153,6 +153,7 @@ class Workspace:
     inputs: dict  # role -> directory of the finished job
     execution: dict
     label: str = ""
+    is_alone: bool = True  # on the terminal, where only one can move a bar
     costs: Costs = field(default_factory=Costs)
 
     def input_results(self, role):
@@ -186,7 +187,7 @@ class Workspace:
     def progress(self, total, *, start=0, unit="updates", label=""):
         """A progress display; use it as a context manager, call `update(done, x=..)`."""
         label = f"{self.label} {label}".strip()
-        return make_progress(label, total, start=start, unit=unit)
+        return make_progress(label, total, start=start, unit=unit, moving=self.is_alone)
 
     def log(self, message):
         """A line for the person who watches."""

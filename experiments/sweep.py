@@ -30,7 +30,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from experiments import cli
+from experiments import cli, side_by_side
 from experiments.pipeline import plan
 from experiments.reporting.comparison import check_figures, compare, value_name
 from experiments.run import execution_of, plan_table, run_jobs
@@ -56,7 +56,8 @@ def run(argv):
         return
     cli.prepare(options.workdir)
     execution = execution_of(load_config(sweep, overrides))
-    run_jobs(jobs, options.workdir, execution)
+    num_at_once = side_by_side.num_at_once(options.parallel)
+    run_jobs(jobs, options.workdir, execution, num_at_once)
     print(compare(points, options.workdir, options.sweep.stem, figures))
 
 
@@ -68,6 +69,7 @@ def parse(argv):
     parser.add_argument("--sweep", required=True, type=Path, metavar="FILE.py")
     parser.add_argument("--workdir", required=True, type=Path, metavar="DIR")
     parser.add_argument("--dry_run", action="store_true", help="print the plan")
+    cli.add_parallel_flag(parser)
     cli.add_debug_flag(parser)
     return parser.parse_args(argv)
 

@@ -10,17 +10,20 @@ verifier predicts values; advantages are differences of them (paper, App. D). Th
 is the same network, trained on the outcome of complete base traces alone.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import building, drawing, fitting, verifier_quality
+from experiments import batches, building, drawing, fitting, verifier_quality
 from experiments import run as runner
-from pavjax import arrays, data, evaluate, labels, losses, train
+from pavjax import arrays, data, evaluate, labels, losses, packing, train
 from pavjax.runtime import checkpoint, sharding
 from pavjax.runtime.optimizer import make_partly_frozen
 
 INPUTS = ("tokens", "prompt_len", "reference_logprobs")
+NAMES = (*INPUTS, "step_ids", "successes", "attempts", "reward", "source", "branch")
 value_loss = jax.jit(losses.prefix_value_loss)
 
 
@@ -119,12 +122,18 @@ def train_verifier(
         params = given if is_second else verifier.init(key, given)
         return train.init_state(params, optimizer)
 
-    loss_fn = make_loss(verifier, section["labels"] == "every_token")
-    update = jax.jit(
-        train.make_update(loss_fn, optimizer, accumulate=section["accumulate"]),
-        donate_argnums=0,
+    update = train.make_update(
+        make_loss(verifier), optimizer, accumulate=section["accumulate"]
     )
+    every_token = section["labels"] == "every_token"
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def update_on(state, traces, layout):
+        return update(state, batch_of(traces, layout, every_token))
+
     train_records, draw = make_drawer(records, section, data_key)
+    name = workspace.directory.parent.name
+    put = batches.make_put(train_records, NAMES, section, workspace.mesh, name)
     held_out = seeds_of(records["validation"])
 
     def step_fn(state, step):
@@ -134,9 +143,7 @@ def train_verifier(
             tokens_trained=length.sum(),
             flops=np.sum(evaluate.train_flops(size, length)),
         )
-        batch = rows_of(train_records, index)
-        name = f"{workspace.directory.parent.name}.batch_size"
-        return update(state, sharding.put_batch(batch, workspace.mesh, name))
+        return update_on(state, *put(index))
 
     def validate(state, step):
         loss = value_loss(score(state.params, held_out), *counts_of(held_out))
@@ -190,11 +197,21 @@ def rows_of(records, index):
     return {name: values[index] for name, values in records.items()}
 
 
-def make_loss(verifier, every_token):
+def batch_of(traces, layout, every_token):
+    """Labelled traces as the rows of a batch, with counts per token."""
+    successes, attempts = labels.token_labels(traces, every_token=every_token)
+    counts = {"successes": successes, "attempts": attempts}
+    batch = {name: traces[name] for name in INPUTS} | counts
+    return batches.as_rows(batch, layout) | {"num_attempts": attempts.sum()}
+
+
+def make_loss(verifier):
     def loss_fn(params, batch):
-        logits = verifier.logits(params, *(batch[name] for name in INPUTS))
-        successes, attempts = labels.token_labels(batch, every_token=every_token)
-        return losses.prefix_value_loss(logits, successes, attempts), {}
+        inputs = (batch[name] for name in INPUTS)
+        logits = verifier.logits(params, *inputs, batch.get("segments"))
+        names = ("successes", "attempts", "num_attempts")
+        counts = {name: batch[name] for name in names}
+        return losses.prefix_value_loss(logits, **counts), {}
 
     return loss_fn
 
@@ -231,7 +248,8 @@ def make_drawer(records, section, key):
 
 
 def make_scorer(verifier, batch_size=256, inputs=INPUTS):
-    """score(params, records) -> logits [B S P] of all prefixes, batch by batch."""
+    """score(params, records) -> logits [B S P] of all prefixes, batch by batch: traces of
+    like lengths together, so that short ones are read without their padding."""
 
     @jax.jit
     def forward(params, batch):
@@ -244,10 +262,16 @@ def make_scorer(verifier, batch_size=256, inputs=INPUTS):
         return jnp.take_along_axis(logits, ends[..., None], axis=1)
 
     def score(params, records):
-        parts, count = [], len(records["length"])
-        for index, real in drawing.batches(count, min(batch_size, count)):
-            parts.append(np.asarray(forward(params, rows_of(records, index)))[:real])
-        return np.concatenate(parts)
+        lengths, most = records["length"], records["tokens"].shape[1]
+        read = {name: records[name] for name in (*inputs, "step_ids", "attempts")}
+        order, parts = np.argsort(lengths, kind="stable"), []
+        for places, real in drawing.batches(len(order), min(batch_size, len(order))):
+            index = order[places]
+            row_len = packing.rounded_len(lengths[index].max(), most)
+            batch = batches.cut(rows_of(read, index), row_len)
+            parts.append((forward(params, batch), real))
+        found = np.concatenate([np.asarray(part)[:real] for part, real in parts])
+        return found[np.argsort(order)]
 
     return score
 

@@ -1,7 +1,10 @@
 """Losses, in float32 and over masks that were made with the batch.
 
+Every mean can be told what to divide by: the `num_..` of a batch of which it sees a
+part, or whose rows hold several traces.
+
 Per-token arrays are aligned with the token they speak of: entry t belongs to token t
-and is predicted by row t - 1 of the logits; entry 0 is 0.
+and is predicted by row t - 1 of the logits (`Policy.over_logits`); entry 0 is 0.
 """
 
 import jax
@@ -10,15 +13,16 @@ import jax.numpy as jnp
 from pavjax import arrays
 
 
-def next_token_loss(logits, tokens, mask):
+def next_token_loss(logprobs, mask, num_tokens=None):
     """Mean cross-entropy, in nats, of the tokens selected by `mask`.
 
-    logits [*B T V], tokens [*B T], mask [*B T] bool over the tokens to be predicted.
+    logprobs, mask [*B T]: log p(token t | tokens before t), as of
+    `Policy.over_logits`, and which tokens are to be predicted.
     """
-    return -arrays.masked_mean(arrays.target_logprobs(logits, tokens), mask)
+    return -arrays.masked_mean(logprobs, mask, count=num_tokens)
 
 
-def prefix_value_loss(logits, successes, attempts, weights=None):
+def prefix_value_loss(logits, successes, attempts, weights=None, num_attempts=None):
     """Binomial cross-entropy of the labels: nats per attempted completion.
 
         sum_i w_i [c_i softplus(-z_i) + (n_i - c_i) softplus(z_i)] / sum_i w_i n_i
@@ -32,7 +36,7 @@ def prefix_value_loss(logits, successes, attempts, weights=None):
     successes, attempts = _float32(successes), _float32(attempts)
     hit = successes * jax.nn.softplus(-logits)
     miss = (attempts - successes) * jax.nn.softplus(logits)
-    return _per_attempt(hit + miss, attempts, weights)
+    return _per_attempt(hit + miss, attempts, weights, num_attempts)
 
 
 def entropy_floor(successes, attempts, weights=None):
@@ -51,7 +55,7 @@ def entropy_floor(successes, attempts, weights=None):
     return _per_attempt(attempts * entropy, attempts, weights)
 
 
-def reinforce_loss(logprobs, credits, baseline, mask):
+def reinforce_loss(logprobs, credits, baseline, mask, num_traces=None):
     """A scalar whose gradient is minus the policy gradient (Eq. 5).
 
         -(1/B) sum_b sum_t log pi(y_t | y_<t) stop_gradient(credit_t - baseline_t)
@@ -62,37 +66,38 @@ def reinforce_loss(logprobs, credits, baseline, mask):
     baseline.
     """
     weight = jax.lax.stop_gradient(credits - baseline)
-    return -mean_over_traces(logprobs * weight, mask)
+    return -mean_over_traces(logprobs * weight, mask, num_traces)
 
 
-def baseline_loss(baseline, credits, mask):
+def baseline_loss(baseline, credits, mask, num_tokens=None):
     """Mean square error, over tokens, of the baseline against the credits [*B T].
 
     It fits E_{a ~ pi}[Q^pi + alpha A^mu] at the state of each token (Appendix E).
     """
     error = baseline - jax.lax.stop_gradient(credits)
-    return arrays.masked_mean(error**2, mask)
+    return arrays.masked_mean(error**2, mask, count=num_tokens)
 
 
-def mean_over_traces(values, mask):
+def mean_over_traces(values, mask, num_traces=None):
     """Sum over tokens, mean over the traces with any token selected: [*B T] -> scalar.
 
-    Traces that the mask leaves out entirely do not count; 0 if none is left.
+    Traces that the mask leaves out entirely do not count; 0 if none is left. How many
+    are left has to be said where a row holds more than one.
     """
-    total = jnp.sum(jnp.where(mask, values, 0))
-    num_traces = jnp.sum(jnp.any(mask, axis=-1).astype(total.dtype))
-    return total / jnp.maximum(num_traces, 1)
+    if num_traces is None:
+        num_traces = jnp.sum(jnp.any(mask, axis=-1))
+    return arrays.masked_mean(values, mask, count=num_traces)
 
 
 def kl_to_reference(logits, reference_logits):
-    """Exact KL(pi || reference) of the next token, in nats: [*B T V] twice -> [*B T].
+    """Exact KL(pi || reference) of the next token, in nats: [*B V] twice -> [*B].
 
     Its gradient at the sampled states needs no sampling of the action, hence prefer it
     as a penalty. `mean_over_traces` of it estimates the KL of whole responses.
     """
     logprobs = jax.nn.log_softmax(logits.astype(jnp.float32))
     reference = jax.nn.log_softmax(reference_logits.astype(jnp.float32))
-    return _aligned(jnp.sum(jnp.exp(logprobs) * (logprobs - reference), axis=-1))
+    return jnp.sum(jnp.exp(logprobs) * (logprobs - reference), axis=-1)
 
 
 def kl_k1(logprobs, reference_logprobs):
@@ -118,22 +123,17 @@ def kl_k3(logprobs, reference_logprobs):
 
 
 def token_entropy(logits):
-    """Entropy of the policy where it wrote each token, in nats: [*B T V] -> [*B T]."""
+    """Entropy of the next token, in nats: [*B V] -> [*B]."""
     logprobs = jax.nn.log_softmax(logits.astype(jnp.float32))
-    return _aligned(-jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1))
+    return -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)
 
 
-def _aligned(per_row):
-    """Move what row t of the logits says to the token t + 1 that it speaks of."""
-    return jnp.pad(per_row[..., :-1], [(0, 0)] * (per_row.ndim - 1) + [(1, 0)])
-
-
-def _per_attempt(loss, attempts, weights):
+def _per_attempt(loss, attempts, weights, num_attempts=None):
     """Weighted sum of `loss` per weighted attempt; 0 without any attempt."""
     if weights is not None:
         loss, attempts = loss * weights, attempts * weights
-    total = jnp.sum(attempts)
-    return jnp.sum(loss) / jnp.where(total > 0, total, 1)
+    total = jnp.sum(attempts) if num_attempts is None else num_attempts
+    return jnp.sum(loss) / arrays.nonzero(total)
 
 
 def _float32(counts):

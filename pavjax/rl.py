@@ -1,4 +1,4 @@
-"""REINFORCE with process rewards: sample -> grade -> verify -> credit -> update.
+"""REINFORCE with process rewards: sample -> verify, grade -> credit -> update.
 
 Each step of a trace is weighted by its own credit,
 
@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from pavjax import arrays, losses, pav, provers
 
@@ -30,19 +29,28 @@ class CreditRule(NamedTuple):
     clip: float = 0.0  # bound on the process term before alpha; 0 = none
 
 
-def iteration(state, key, prompts, *, sample_fn, grade_fn, credit_fn, update_fn):
-    """One iteration of PAV-RL: -> (state, metrics).
+def iteration(
+    state, key, prompts, *, sample_fn, read_fn, grade_fn, credit_fn, update_fn
+):
+    """One iteration of PAV-RL: -> (state, metrics, what `grade_fn` noted).
 
     prompts: whatever identifies the problems. sample_fn(params, key, prompts) ->
-    Rollouts [B N ...]; grade_fn(prompts, rollouts) -> (rollouts with reward, metrics)
-    on the host; credit_fn(params, rollouts) -> per-token credits and baselines of it;
-    update_fn(state, batch) -> (state, metrics).
+    Rollouts [B N ...]; read_fn(params, rollouts) -> all that is to be known of them but
+    the reward, such as values of their prefixes; grade_fn(prompts, rollouts) -> (reward
+    [B N], any note) on the host; credit_fn(read, rollouts with reward) -> training
+    batch, per-token credits and baselines among it; update_fn(state, batch) -> (state,
+    metrics).
+
+    `read_fn` comes before the grades, which it does not depend on: JAX only asks the
+    devices for what it computes, so that they read while the host grades. Grading waits
+    for tokens, nothing else here waits for a device.
     """
     rollouts = sample_fn(state.params, key, prompts)
-    rollouts, graded = grade_fn(prompts, rollouts)
-    batch = credit_fn(state.params, rollouts)
+    read = read_fn(state.params, rollouts)
+    reward, note = grade_fn(prompts, rollouts)
+    batch = credit_fn(read, rollouts.replace(reward=reward))
     state, metrics = update_fn(state, batch)
-    return state, {**graded, **metrics}
+    return state, metrics, note
 
 
 def trace_values(verifier, params, tokens, step_ids, prompt_len, *, num_prefixes):
@@ -73,57 +81,29 @@ def leave_one_out(credits, exists):
     return (total - own) / jnp.maximum(count - one, 1)
 
 
-def make_credit_fn(verifier, rule, *, num_prefixes, baseline):
-    """-> credit_fn(verifier_params, rollouts [B N ...]) -> training batch [B * N ...]:
-    see `credits_of_values`. With alpha = 0 the verifier is not read."""
-    _check_baseline(baseline)
-
-    def credit_fn(verifier_params, rollouts):
-        values = None
-        if rule.alpha:
-            tokens, step_ids, prompt_len = _flat(rollouts)
-            values = trace_values(
-                *(verifier, verifier_params, tokens, step_ids, prompt_len),
-                num_prefixes=num_prefixes,
-            )
-        return credits_of_values(
-            values, rollouts, rule, num_prefixes=num_prefixes, baseline=baseline
-        )
-
-    return credit_fn
-
-
-def make_scored_credit_fn(values_fn, rule, *, num_prefixes, baseline):
-    """The same with values from outside of JAX, computed on the host: not to be jitted.
-
-    values_fn(tokens [R T], step_ids [R T], prompt_len [R]) -> [R S P] numpy, as
-    `step_scorers.ExternalVerifier.trace_values` makes it of `score(problems, traces)`.
-    Scores that are rewards of steps already must be declared there: their differences
-    would be rewards of rewards.
-    """
-    _check_baseline(baseline)
-    options = {"rule": rule, "num_prefixes": num_prefixes, "baseline": baseline}
-    credits = jax.jit(functools.partial(credits_of_values, **options))
-
-    def credit_fn(verifier_params, rollouts):
-        values = None
-        if rule.alpha:
-            values = values_fn(*map(np.asarray, _flat(rollouts)))
-        return credits(values, rollouts)
-
-    return credit_fn
+def rollout_values(verifier, params, rollouts, *, num_prefixes):
+    """V^mu of every prefix of rollouts [B N ...]: [B * N S P]."""
+    return trace_values(verifier, params, *flat(rollouts), num_prefixes=num_prefixes)
 
 
 def credits_of_values(values, rollouts, rule, *, num_prefixes, baseline):
     """Values of every prefix [B * N S P], or None if alpha = 0, and rollouts [B N ...]
     -> training batch [B * N ...]:
 
-    tokens, step_ids, credits [T] per token and baseline [T] (0 for "value": the
-    learned one is computed with the loss), process [T], and per trace prompt_len and
-    reward.
+    tokens, step_ids, logprobs (the sampler's), credits [T] per token and baseline [T]
+    (0 for "value": the learned one is computed with the loss), process [T], per trace
+    prompt_len and reward, and of the whole batch num_traces and num_tokens of all
+    responses.
+
+    Where the values are from does not matter: `rollout_values`, or from outside of JAX
+    `step_scorers.ExternalVerifier.trace_values(*flat(rollouts))`. Scores that are
+    rewards of steps already must be declared there: their differences would be rewards
+    of rewards.
     """
+    if baseline not in BASELINES:
+        raise ValueError(f"rl.baseline={baseline!r}: choose one of {BASELINES}")
     shape = rollouts.length.shape
-    tokens, step_ids, prompt_len = _flat(rollouts)
+    tokens, step_ids, prompt_len = flat(rollouts)
     reward = rollouts.reward.reshape(-1)
     num_steps = arrays.num_steps(step_ids)
     if rule.alpha:
@@ -140,23 +120,23 @@ def credits_of_values(values, rollouts, rule, *, num_prefixes, baseline):
     return {
         "tokens": tokens,
         "step_ids": step_ids,
+        "logprobs": rollouts.logprobs.reshape(tokens.shape),
         "credits": arrays.steps_to_tokens(credits, step_ids),
         "baseline": arrays.steps_to_tokens(expected, step_ids),
         "process": arrays.steps_to_tokens(process, step_ids),
         "prompt_len": prompt_len,
         "reward": reward,
+        "num_traces": jnp.sum(num_steps > 0),
+        "num_tokens": jnp.sum(arrays.response_mask(step_ids)),
     }
 
 
-def _flat(rollouts):
+def flat(rollouts):
+    """Rollouts [B N ...] as traces: tokens [B * N T], step_ids [B * N T], prompt_len
+    [B * N]."""
     tokens = rollouts.tokens.reshape(-1, rollouts.tokens.shape[-1])
     step_ids = rollouts.step_ids.reshape(tokens.shape)
     return tokens, step_ids, rollouts.prompt_len.reshape(-1)
-
-
-def _check_baseline(baseline):
-    if baseline not in BASELINES:
-        raise ValueError(f"rl.baseline={baseline!r}: choose one of {BASELINES}")
 
 
 def init_baseline(policy_params, width):
@@ -172,9 +152,9 @@ def init_baseline(policy_params, width):
     }
 
 
-def baseline_values(policy, params, tokens):
+def baseline_values(policy, params, tokens, segments=None):
     """Expected credit before each token is drawn: [B T]; 0 for the first token."""
-    hidden = policy.hidden(params["backbone"], tokens)
+    hidden = policy.hidden(params["backbone"], tokens, segments)
     values = hidden.astype(jnp.float32) @ params["kernel"] + params["bias"]
     return jnp.pad(values[:, :-1], ((0, 0), (1, 0)))
 
@@ -187,49 +167,83 @@ def refresh_loss(verifier, params, batch, prover):
     V^{pi_t}, the prover BoK(pi_t), and the verifier unlearns what the policy has found
     to exploit in it. The paper's verifier is fixed.
     """
-    logits = verifier.logits(params, batch["tokens"], batch["prompt_len"])[..., prover]
-    position = arrays.last_axis_index(logits.shape[-1], 2)
-    is_root = position == batch["prompt_len"][:, None] - 1
+    tokens, segments = batch["tokens"], batch.get("segments")
+    prompt_len = batch["prompt_len"]
+    logits = verifier.logits(params, tokens, prompt_len, segments=segments)[..., prover]
+    last = arrays.per_token(prompt_len) - 1
+    is_root = arrays.positions(tokens, segments) == last
     attempts = arrays.response_mask(batch["step_ids"]) | is_root
-    successes = attempts * batch["reward"][:, None]
-    return losses.prefix_value_loss(logits, successes, attempts)
+    successes = attempts * arrays.per_token(batch["reward"])
+    num_attempts = batch["num_tokens"] + batch["num_traces"]  # a bare prompt each
+    return losses.prefix_value_loss(
+        logits, successes, attempts, num_attempts=num_attempts
+    )
+
+
+def logprob_gap(logprobs, sampled, mask, num_tokens=None):
+    """How far the trainer's log-probs [*B T] are from those that the sampler drew with,
+    over response tokens: {"logprob_gap": mean, "logprob_gap_max": largest} of
+    |difference|, in nats, before the update of these parameters.
+
+    Both are log pi of the same tokens, computed from a cache one token at a time and in
+    one pass: 0 but for rounding. A gap beyond that is a bug, or an arithmetic so coarse
+    (bfloat16) that the policy gradient is of another policy than the one that wrote.
+    """
+    gap = jnp.where(mask, jnp.abs(logprobs - sampled), 0)
+    return {
+        "logprob_gap": arrays.masked_mean(gap, mask, count=num_tokens),
+        "logprob_gap_max": jnp.max(gap),
+    }
 
 
 def make_loss(policy, *, kl_weight, learned_baseline, refresh_fn=None):
-    """-> loss_fn(params, batch): REINFORCE, KL to the initial policy, baseline fit.
+    """-> loss_fn(params, batch, initial): REINFORCE, KL to the initial policy, baseline
+    fit.
 
     params: {"policy", "baseline", "verifier"}, the latter two if they are learned;
-    batch: what `credit_fn` returns and, of the initial policy on the same tokens,
-    "initial_logits" [B T V]. refresh_fn(verifier params, batch) -> loss of the
+    batch: what `credits_of_values` returns, perhaps packed (`packing.rows_of`), and, of
+    the initial policy on the same tokens, "initial_hidden" [B T D]; initial: the
+    parameters of that policy. refresh_fn(verifier params, batch) -> loss of the
     verifier. Each part learns from its own term: no gradient flows through credits or
     baseline into the policy.
     """
 
-    def loss_fn(params, batch):
+    def of_token(targets, logits, initial_logits):
+        logprobs = arrays.picked_logprobs(targets, logits)
+        kl = losses.kl_to_reference(logits, initial_logits)
+        # only a metric: nothing of it is kept for the backward pass
+        entropy = losses.token_entropy(jax.lax.stop_gradient(logits))
+        return logprobs, kl, entropy
+
+    def loss_fn(params, batch, initial):
         tokens, mask = batch["tokens"], arrays.response_mask(batch["step_ids"])
-        logits = policy.logits(params["policy"], tokens)
-        logprobs = arrays.target_logprobs(logits, tokens)
+        segments, num_tokens = batch.get("segments"), batch["num_tokens"]
+        reading = (params["policy"], policy.hidden(params["policy"], tokens, segments))
+        logprobs, kl, entropy = policy.over_logits(
+            of_token, tokens, reading, (initial, batch["initial_hidden"])
+        )
         baseline = batch["baseline"]
         fit = jnp.zeros(())
         if learned_baseline:
-            baseline = baseline_values(policy, params["baseline"], tokens)
-            fit = losses.baseline_loss(baseline, batch["credits"], mask)
-        reinforce = losses.reinforce_loss(logprobs, batch["credits"], baseline, mask)
-        kl = losses.mean_over_traces(
-            losses.kl_to_reference(logits, batch["initial_logits"]), mask
+            baseline = baseline_values(policy, params["baseline"], tokens, segments)
+            fit = losses.baseline_loss(baseline, batch["credits"], mask, num_tokens)
+        reinforce = losses.reinforce_loss(
+            logprobs, batch["credits"], baseline, mask, batch["num_traces"]
         )
-        entropy = arrays.masked_mean(losses.token_entropy(logits), mask)
+        kl = losses.mean_over_traces(kl, mask, batch["num_traces"])
         total = reinforce + kl_weight * kl + fit
         metrics = {}
         if refresh_fn:
             metrics["verifier_loss"] = refresh_fn(params["verifier"], batch)
             total += metrics["verifier_loss"]
+        mean = functools.partial(arrays.masked_mean, mask=mask, count=num_tokens)
         metrics |= {
             "kl": kl,
-            "entropy": entropy,
+            "entropy": mean(entropy),
             "baseline_error": fit,
-            "credit": arrays.masked_mean(batch["credits"], mask),
-            "process": arrays.masked_mean(batch["process"], mask),
+            "credit": mean(batch["credits"]),
+            "process": mean(batch["process"]),
+            **logprob_gap(logprobs, batch["logprobs"], mask, num_tokens),
         }
         return total, metrics
 

@@ -15,41 +15,49 @@ def init_state(params, optimizer):
 
 
 def make_update(loss_fn, optimizer, *, accumulate=1):
-    """-> update(state, batch) -> (state, metrics); compile it with `jax.jit`.
+    """-> update(state, batch, *fixed) -> (state, metrics); compile it with `jax.jit`.
 
-    loss_fn(params, batch) -> (loss, metrics): metrics a dict of scalars, means over
-    the batch. accumulate: split the batch (leading axis of every leaf) into so many
-    parts of equal size and average their gradients; equal to the full batch when the
-    loss is a mean over rows.
+    loss_fn(params, batch, *fixed) -> (loss, metrics): metrics a dict of scalars, means
+    over the batch; fixed: what else it reads, such as frozen parameters.
+
+    accumulate: split the rows of a batch (leading axis of its leaves) into so many
+    parts of equal size, one after the other, and average gradients and metrics. Leaves
+    without an axis are counts of the whole batch (`num_tokens` ..): a part is told its
+    share, count / accumulate, and whatever is divided by that averages to what the full
+    batch gives, however unevenly the parts are filled. So does a mean over rows.
     """
 
-    def gradients(params, batch):
+    def gradients(params, batch, *fixed):
         (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            params, batch
+            params, batch, *fixed
         )
         return grads, {"loss": loss, **metrics}
 
-    def accumulated(params, batch):
-        def split(x):
-            if x.shape[0] % accumulate:
-                raise ValueError(
-                    f"batch of {x.shape[0]} rows does not divide into "
-                    f"{accumulate=} parts; make batch_size a multiple of it"
-                )
-            return x.reshape(accumulate, x.shape[0] // accumulate, *x.shape[1:])
+    def split(x):
+        if jnp.ndim(x) == 0:
+            return jnp.broadcast_to(x / accumulate, (accumulate,))
+        if x.shape[0] % accumulate:
+            raise ValueError(
+                f"batch of {x.shape[0]} rows does not divide into "
+                f"{accumulate=} parts; make batch_size a multiple of it"
+            )
+        # Every so-many-th row, so that each device has rows of every part.
+        return jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0)
 
+    def accumulated(params, batch, *fixed):
         def add(total, part):
-            return jax.tree.map(jnp.add, total, gradients(params, part)), None
+            return jax.tree.map(jnp.add, total, gradients(params, part, *fixed)), None
 
         parts = jax.tree.map(split, batch)
         first = jax.tree.map(lambda x: x[0], parts)
-        rest = jax.tree.map(lambda x: x[1:], parts)
-        total, _ = jax.lax.scan(add, gradients(params, first), rest)
+        shapes = jax.eval_shape(gradients, params, first, *fixed)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        total, _ = jax.lax.scan(add, zeros, parts)
         return jax.tree.map(lambda x: x / accumulate, total)
 
-    def update(state, batch):
+    def update(state, batch, *fixed):
         compute = gradients if accumulate == 1 else accumulated
-        grads, metrics = compute(state.params, batch)
+        grads, metrics = compute(state.params, batch, *fixed)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["gradient_norm"] = optax.tree.norm(grads)

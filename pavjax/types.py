@@ -105,10 +105,11 @@ class Policy(NamedTuple):
     """A language model as pure functions; `pavjax.nets` makes them.
 
     init(key) -> params
-    logits(params, tokens [B T], mask=None) -> [B T V] float32: row t predicts token
-        t + 1. Padding on the right needs no mask, for no token sees a later one;
-        elsewhere mask [B T] says where tokens are, and positions count those alone
-    hidden(params, tokens [B T], mask=None) -> [B T D]: what `logits` projects
+    logits(params, tokens [B T], segments=None) -> [B T V] float32: row t predicts token
+        t + 1. Tokens see those before them in their own segment [B T], bool or int, and
+        positions count those alone: traces that share a row, or padding. On the right
+        padding needs no segment of its own, for no token sees a later one
+    hidden(params, tokens [B T], segments=None) -> [B T D]: what `logits` projects
     prefill(params, tokens [G T]) -> (hidden [G T D], prefix cache of G rows)
     init_suffix(num_rows, num_branches, num_tokens) -> empty suffix cache
     extend(params, prefix, suffix, tokens [G M Q], positions [G M Q],
@@ -121,6 +122,9 @@ class Policy(NamedTuple):
         be one axis, and stay it: a loop should carry it so (an axis M = 1 makes XLA
         copy the cache in every step)
     unembed(params, hidden [.. D]) -> [.. V] float32
+    over_logits(fn, tokens [B T], *readings) -> what `fn(targets, *logits)` says of each
+        token by the logits that predict it, [B T]: see `arrays.over_logits`. A reading
+        is (params, hidden [B T D]), and there is no array [B T V] of any
     prepare(params) -> params as `extend` and `unembed` read them fastest, to be made
         once before a loop of them
     """
@@ -132,6 +136,7 @@ class Policy(NamedTuple):
     init_suffix: Callable
     extend: Callable
     unembed: Callable
+    over_logits: Callable
     prepare: Callable = lambda params: params
 
 
@@ -139,10 +144,11 @@ class Verifier(NamedTuple):
     """Estimates, for P provers at once, the probability of success from a prefix.
 
     init(key, policy_params) -> params: the backbone starts as a copy of a policy
-    logits(params, tokens [B T], prompt_len [B], reference_logprobs [B T] or None)
-        -> [B T P] float32: the logit of V^mu of the prefix that ends with token t,
-        t >= prompt_len - 1; without the base policy's log-probs of the tokens, a
-        head that needs them computes them
+    logits(params, tokens [B T], prompt_len [B], reference_logprobs [B T] or None,
+        segments=None) -> [B T P] float32: the logit of V^mu of the prefix that ends with
+        token t, t >= prompt_len - 1; without the base policy's log-probs of the tokens,
+        a head that needs them computes them. Of rows that hold several traces, each a
+        segment [B T], prompt_len [B T] is that of each token's own
     prefill(params, tokens [G T], prompt_len [G]) -> (logits [G P], prefix, state)
         of the bare prompt; `state` holds what `extend` needs of the last token
     init_suffix(num_rows, num_branches, num_tokens) -> empty suffix cache

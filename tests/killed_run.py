@@ -58,7 +58,7 @@ def main(victim, argv):
 
     run.run_job, Checkpointer.save = noted_run_job, save_and_wait
     setattr(owner, name, counted)
-    run.run(argv)
+    run.run([*argv, "--parallel=1"])
 
 
 if __name__ == "__main__":

@@ -18,6 +18,13 @@ WIDTHS = [1, 2, 4, 8, 16, 32, 64]
 SAMPLES = sorted({*WIDTHS, *(3 * width for width in WIDTHS)})  # of best-of-n
 NUM_TEST = 500
 PROVERS = ["base", "base@150", "strong"]
+SECONDS = {  # of the phases of an iteration
+    "seconds_sample": 0.25,
+    "seconds_grade": 0.125,
+    "seconds_score": 0.0625,
+    "seconds_update": 0.5,
+    "seconds_evaluate": 4.0,
+}
 EXECUTION = {
     "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
     "logging": {"every": 1, "tensorboard": False, "wandb": False},
@@ -309,6 +316,9 @@ def write(workdir, change=lambda name, results: results, **overrides):
         results = change(job.name, results_of(job))
         (directory / "results.json").write_text(json.dumps(results))
         (directory / "DONE.json").write_text(json.dumps(done_of(index)))
+        if job.stage == "rl":
+            lines = (json.dumps({"step": step, **SECONDS}) for step in (10, 20))
+            (directory / "metrics.jsonl").write_text("\n".join(lines))
     return report
 
 

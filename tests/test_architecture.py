@@ -20,14 +20,24 @@ FILES = sorted(f for package in PACKAGES for f in (ROOT / package).rglob("*.py")
 # not from its neighbours.
 FLOORS = (
     {"steps"},  # where a step ends, which all that follows builds on
-    {"types", "arrays", "grading"},  # grading reads plain strings
+    {"types", "arrays", "packing", "grading"},  # grading reads plain strings
     {"pav", "provers", "losses", "search", "tabular"}  # algorithms
     | {"nets", "tasks", "data", "runtime", "decoding"},  # substrate
     {"labels", "train", "evaluate", "guided_decoding"},
     {"rl", "planted_rl", "step_scorers"},
 )
 ALGORITHMS = (
-    *("steps", "types", "arrays", "pav", "provers", "losses", "search", "tabular"),
+    *(
+        "steps",
+        "types",
+        "arrays",
+        "packing",
+        "pav",
+        "provers",
+        "losses",
+        "search",
+        "tabular",
+    ),
     *("rl", "planted_rl"),
 )
 # Who may import a third-party library, at the top of a file or inside a function.
@@ -49,11 +59,11 @@ OWNERS = {
     "wandb": ("pavjax/runtime/metrics.py",),
     "safetensors": ("pavjax/nets/",),
     "huggingface_hub": ("pavjax/nets/pretrained.py",),
-    "torch": ("experiments/check_model.py",),
+    "torch": ("experiments/check_model.py", "experiments/bench/peers.py"),
     "tokenizers": ("experiments/tiny_checkpoint.py",),
     "transformers": (
         *("pavjax/data/", "experiments/check_model.py"),
-        "experiments/tiny_checkpoint.py",
+        *("experiments/tiny_checkpoint.py", "experiments/bench/peers.py"),
     ),
 }
 EVERYWHERE = {"jax", "chex", "numpy"}

@@ -157,6 +157,8 @@ def test_policies_that_nobody_uses_are_not_trained():
         ("--config.base=nobody", "no policy is called 'nobody'"),
         ("--config.policies.base.init=strong", "start from each other"),
         ("--config.rl.methods=pavs", "rl.methods"),
+        ("--config.rl.baseline=mean", "rl.baseline='mean': choose one of"),
+        ("--config.rl.credit=q", "rl.credit='q': choose one of"),
     ],
 )
 def test_impossible_plan_says_what_to_do(argument, words):

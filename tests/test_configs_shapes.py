@@ -152,7 +152,8 @@ def test_the_presets_start_from_the_published_models(paper):
     preset, config = paper
     (sft,) = (job for job in jobs_of(config, "sft") if job.name == "sft.base")
     assert sft.settings["sft"]["init"] == f"hf:{BASES[preset]}"
-    assert set(sft.settings["model"]) == {"dtype", "scan_layers", "remat"}
+    precision = {"dtype", "scan_layers", "remat"}  # and what has its default
+    assert set(sft.settings["model"]) == precision
     model, task = model_of(sft.settings["sft"]["init"], sft.settings["model"])
     policy, _ = building.policy_of(model, task)
     params = jax.eval_shape(policy.init, KEY)

@@ -60,6 +60,7 @@ def writer():
             suffix,
         ),
         unembed=lambda params, hidden: hidden,
+        over_logits=None,
     )
     return policy, jnp.array(table, jnp.float32)
 
@@ -141,10 +142,12 @@ def rollouts():
 def test_credits_by_the_oracle_are_those_by_hand(meaning, process):
     judge = ExternalVerifier((oracle,), TASK, meaning=meaning)
     rule = rl.CreditRule(alpha=3.0, prover=PROVER)
-    credit_fn = rl.make_scored_credit_fn(
-        judge.trace_values, rule, num_prefixes=TASK.max_steps + 1, baseline="none"
+    drawn = rollouts()
+    batch = rl.credits_of_values(
+        *(judge.trace_values(*rl.flat(drawn)), drawn, rule),
+        num_prefixes=TASK.max_steps + 1,
+        baseline="none",
     )
-    batch = credit_fn(None, rollouts())
     step_ids = np.asarray(batch["step_ids"])
     per_token = np.take_along_axis(np.array(process), np.maximum(step_ids, 0), axis=1)
     per_token = np.where(step_ids >= 0, per_token, 0)

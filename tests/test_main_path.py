@@ -21,6 +21,7 @@ from experiments import run as runner
 from experiments.pipeline import plan
 from experiments.stages import StageError
 from pavjax.runtime import checkpoint
+from pavjax.runtime.metrics import read_metrics
 
 ROOT = Path(__file__).parents[1]
 CONFIG = "--config=configs/arithmetic.py:micro"
@@ -123,6 +124,20 @@ def test_a_beam_of_one_leaves_nothing_to_pick(whole):
     assert pav["accuracy"][0] == orm["accuracy"][0] == vote["accuracy"][0]
     assert pav["flops"] == vote["flops"]
     assert all(a < b for a, b in zip(pav["flops"], orm["flops"], strict=True))
+
+
+@pytest.mark.slow
+def test_rl_says_how_long_its_phases_took_and_how_far_sampler_and_trainer_are_apart(
+    whole,
+):
+    """float32 of a model that writes a digit a token: logits below 32, roundings of
+    6e-8 of them in sums of 32 terms, two layers deep."""
+    rows = read_metrics(directory_of("rl.pav.seed0", whole.workdir) / "metrics.jsonl")
+    assert len(rows) == 2
+    for row in rows:
+        for phase in ("sample", "grade", "score", "update", "evaluate"):
+            assert row[f"seconds_{phase}"] > 0
+        assert 0 <= row["logprob_gap"] <= row["logprob_gap_max"] < 1e-4
 
 
 @pytest.mark.slow
@@ -265,16 +280,23 @@ def example_of(described):
     return tree
 
 
+def curves_of(directory):
+    """The lines of metrics.jsonl, without what they took."""
+    return [
+        {name: x for name, x in row.items() if not name.startswith("seconds_")}
+        for row in read_metrics(directory / "metrics.jsonl")
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [job.name for job in jobs_of()])
 def test_a_killed_and_continued_run_ends_with_the_same_bits(whole, killed, name):
     """Results, curves, arrays and counters; hours and hardware aside."""
     ours, theirs = directory_of(name, killed[0]), directory_of(name, whole.workdir)
-    files = ["results.json"]
+    record = "results.json"
+    assert (ours / record).read_bytes() == (theirs / record).read_bytes()
     if name.split(".")[0] in (*CURVES, "orm"):
-        files.append("metrics.jsonl")
-    for file in files:
-        assert (ours / file).read_bytes() == (theirs / file).read_bytes(), file
+        assert curves_of(ours) == curves_of(theirs)
     jax.tree.map(np.testing.assert_array_equal, arrays_of(ours), arrays_of(theirs))
     done = [json.loads((path / "DONE.json").read_text()) for path in (ours, theirs)]
     for counter in ("tokens_generated", "tokens_scored", "tokens_trained", "flops"):

@@ -174,6 +174,16 @@ def test_costs_are_summed_over_the_jobs_of_a_stage(tmp_path):
     assert rows["all"][3] == sum(r["tokens_generated"] for r in results.costs.values())
 
 
+def test_the_phases_of_an_iteration_are_the_medians_of_what_was_logged(tmp_path):
+    results = loaded(tmp_path)
+    lines = results.rl_metrics["rl.pav.seed1"]
+    # an iteration in which something was compiled; one that was not timed
+    lines += [{"step": 30, "seconds_sample": 9.0}, {"step": 40}]
+    rows = {row[0]: row[1:] for row in training_tables.phases(results).rows}
+    assert rows["rl.pav.seed1"] == [0.9375, 0.25, 0.125, 0.0625, 0.5, 4.0]
+    assert len(rows) == 12
+
+
 def test_methods_keep_their_colour_in_all_figures(tmp_path):
     results = loaded(tmp_path)
     charts = [part.make(results) for part in search_charts.PARTS if "fig4" in part.name]

@@ -58,8 +58,9 @@ def sft():
     batch = {"tokens": TOKENS, "mask": STEP_IDS >= 0}
 
     def loss_fn(params, batch):
-        logits = POLICY.logits(params, batch["tokens"])
-        return losses.next_token_loss(logits, batch["tokens"], batch["mask"]), {}
+        reading = (params, POLICY.hidden(params, batch["tokens"]))
+        logprobs = POLICY.over_logits(arrays.picked_logprobs, batch["tokens"], reading)
+        return losses.next_token_loss(logprobs, batch["mask"]), {}
 
     return init_policy, loss_fn, batch
 
@@ -93,12 +94,24 @@ def reinforce():
         reward=jnp.array(RNG.integers(0, 2, (ROWS, 1)), jnp.float32),
     )
     rule = rl.CreditRule(alpha=2.0, prover=provers.Prover.of(1, 2, k=4))
-    credit_fn = rl.make_credit_fn(
-        VERIFIER, rule, num_prefixes=NUM_PREFIXES, baseline="value"
-    )
-    batch = jit(credit_fn)(init_verifier(KEY), rollouts)
-    batch["initial_logits"] = jit(POLICY.logits)(init_policy(KEY), TOKENS)
-    loss_fn = rl.make_loss(POLICY, kl_weight=0.1, learned_baseline=True)
+
+    @jit
+    def credited(params):
+        values = rl.rollout_values(
+            VERIFIER, params, rollouts, num_prefixes=NUM_PREFIXES
+        )
+        return rl.credits_of_values(
+            values, rollouts, rule, num_prefixes=NUM_PREFIXES, baseline="value"
+        )
+
+    batch = credited(init_verifier(KEY))
+    initial = init_policy(KEY)
+    batch["initial_hidden"] = jit(POLICY.hidden)(initial, TOKENS)
+    loss = rl.make_loss(POLICY, kl_weight=0.1, learned_baseline=True)
+
+    def loss_fn(params, batch):
+        return loss(params, batch, initial)
+
     return init_actor, loss_fn, batch
 
 

@@ -19,7 +19,8 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-6}
 
 def loss_fn(params, batch):
     logits = POLICY.logits(params, batch["tokens"])
-    loss = losses.next_token_loss(logits, batch["tokens"], batch["mask"])
+    logprobs = arrays.target_logprobs(logits, batch["tokens"])
+    loss = losses.next_token_loss(logprobs, batch["mask"])
     return loss, {"entropy": jnp.mean(losses.token_entropy(logits))}
 
 
@@ -76,6 +77,57 @@ def test_accumulation_adds_up_for_sums_over_traces_of_different_lengths():
         for k in (1, 4)
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), full, parts)
+
+
+def uneven_batch():
+    """Traces of very different lengths, and four rows without any."""
+    lengths = jnp.array([1, 6, 2, 0, 0, 0, 4, 0])
+    mask = jnp.arange(6) < lengths[:, None]
+    rng = np.random.default_rng(2)
+    attempts = rng.integers(0, 9, (8, 6)) * mask
+    return {
+        "tokens": BATCH["tokens"],
+        "mask": mask,
+        "credits": jnp.array(rng.normal(size=(8, 6)), jnp.float32),
+        "attempts": attempts,
+        "successes": rng.integers(0, attempts + 1),
+    }
+
+
+def every_loss(params, batch):
+    """All means that the stages divide by: tokens, traces and attempts."""
+    logits = POLICY.logits(params, batch["tokens"])
+    logprobs = arrays.target_logprobs(logits, batch["tokens"])
+    mask, credits, zero = batch["mask"], batch["credits"], jnp.zeros_like(logprobs)
+    num_tokens, num_traces, num_attempts = (
+        batch.get(name) for name in ("num_tokens", "num_traces", "num_attempts")
+    )
+    counts = batch["successes"], batch["attempts"], None, num_attempts
+    terms = {
+        "next_token": losses.next_token_loss(logprobs, mask, num_tokens),
+        "value": losses.prefix_value_loss(logits[..., 0], *counts),
+        "reinforce": losses.reinforce_loss(logprobs, credits, zero, mask, num_traces),
+        "fit": losses.baseline_loss(logprobs, credits, mask, num_tokens),
+    }
+    return sum(terms.values()), terms
+
+
+def test_unevenly_filled_parts_equal_the_full_batch_where_it_says_its_counts():
+    """And without them they do not: the mean of means is another number."""
+    batch, optimizer = uneven_batch(), optax.sgd(1.0)
+    counts = {
+        "num_tokens": batch["mask"].sum(),
+        "num_traces": batch["mask"].any(1).sum(),
+        "num_attempts": batch["attempts"].sum(),
+    }
+    state = train.init_state(PARAMS, optimizer)
+    full = jit(train.make_update(every_loss, optimizer))(state, batch)
+    update = jit(train.make_update(every_loss, optimizer, accumulate=4))
+    counted = update(state, batch | counts)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), counted, full)
+    means = update(state, batch)[1]
+    for name in ("next_token", "value", "reinforce", "fit"):
+        assert abs(means[name] - full[1][name]) > 1e-2
 
 
 def test_an_update_is_the_optimizers_step_and_is_counted():

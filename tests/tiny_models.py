@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pavjax import arrays
 from pavjax.arrays import target_logprobs
 from pavjax.nets import TransformerConfig, make_policy, make_verifier
 from pavjax.steps import one_token_rule
@@ -63,7 +64,7 @@ def table_policy():
     """A policy whose next token depends on the last one alone: params [V V] are the
     logits of the next token, by the last. Its caches are empty."""
 
-    def hidden(params, tokens):
+    def hidden(params, tokens, segments=None):
         return params[tokens]
 
     return Policy(
@@ -77,7 +78,15 @@ def table_policy():
             suffix,
         ),
         unembed=lambda params, hidden: hidden,
+        over_logits=over_table,
     )
+
+
+def over_table(fn, tokens, *readings):
+    """`Policy.over_logits` of tables, whose hidden states are the logits."""
+    hidden = [hidden for _, hidden in readings]
+    same = [lambda x: x] * len(hidden)
+    return arrays.over_logits(fn, tokens, same, *hidden, logits_at_once=10**6)
 
 
 def followed_by(successors):

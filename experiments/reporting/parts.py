@@ -91,6 +91,8 @@ OPEN_TABLES = (
     "table_provers",
     "table_correlations",
     "table_choices",
+    "table_lines",
+    "table_rivals",
 )
 
 

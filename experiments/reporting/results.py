@@ -6,17 +6,20 @@ from functools import cached_property
 from experiments.reporting.curves import Missing
 from experiments.reporting.runs import Runs
 from experiments.stages import read_record
+from pavjax.runtime.metrics import read_metrics
 
 
 @dataclass(frozen=True)
 class Results:
     """config: of the whole experiment. stages, by_job, costs: of every job by its name,
-    the stage, results.json and DONE.json."""
+    the stage, results.json and DONE.json. rl_metrics: the rows of metrics.jsonl of
+    those of the stage rl."""
 
     config: dict
     stages: dict
     by_job: dict
     costs: dict
+    rl_metrics: dict
 
     @property
     def confidence(self):
@@ -79,11 +82,17 @@ def load(job, directories):
         kind: {name: read_record(d / kind) for name, d in directories.items()}
         for kind in ("results.json", "DONE.json")
     }
+    stages = {name: upstream.stage for name, upstream in job.inputs.items()}
     return Results(
         config=job.settings["config"],
-        stages={name: upstream.stage for name, upstream in job.inputs.items()},
+        stages=stages,
         by_job=read["results.json"],
         costs=read["DONE.json"],
+        rl_metrics={
+            name: read_metrics(directory / "metrics.jsonl")
+            for name, directory in directories.items()
+            if stages[name] == "rl"
+        },
     )
 
 

@@ -1,5 +1,7 @@
 """Tables of policies, labels, verifiers, reinforcement learning, and of what it cost."""
 
+import statistics
+
 from experiments.reporting import paper
 from experiments.reporting.curves import Missing, Part
 from experiments.reporting.efficiency import geometric_mean, sample_efficiency
@@ -203,6 +205,35 @@ def health(results):
     return Table(columns, rows, "Mean over seeds.")
 
 
+PHASES = ("sample", "grade", "score", "update")
+
+
+def phases(results):
+    """Where the time of an iteration goes, run by run."""
+    rows = []
+    for name, lines in results.rl_metrics.items():
+        found = [median_seconds(lines, phase) for phase in (*PHASES, "evaluate")]
+        if None not in found:
+            rows.append([name, sum(found[:-1]), *found])
+    if not rows:
+        raise Missing("The RL runs logged no times.")
+    columns = [Column("run"), Column("iteration (s)", "number")]
+    columns += [Column(f"{phase} (s)", "number") for phase in PHASES]
+    columns.append(Column("one evaluation (s)", "number"))
+    note = (
+        "Medians over the iterations that are logged, in which the phases do not "
+        "overlap with another iteration's: sample, until the tokens are on the host; "
+        "grade; score, what the verifier has left to read after that; update."
+    )
+    return Table(columns, rows, note)
+
+
+def median_seconds(lines, phase):
+    """None if it was never timed."""
+    values = known([line.get(f"seconds_{phase}") for line in lines])
+    return statistics.median(values) if values else None
+
+
 VERIFIER_PARTS = (
     Part("table_verifiers", "Verifiers on held-out problems", verifiers),
     Part("table_labels", "Provers and labels", labels),
@@ -214,4 +245,5 @@ RL_PARTS = (
     Part("table_rl_pass_at_n", "Pass@N of the final policies", pass_at_n),
     Part("table_rl_unsolved", "Pass@N on what SFT leaves unsolved", unsolved),
     Part("table_rl_health", "Diagnostics at the start and at the end", health),
+    Part("table_rl_phases", "Where the time of an iteration goes", phases),
 )

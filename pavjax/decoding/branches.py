@@ -1,139 +1,16 @@
-"""Ancestral sampling of many continuations that share one prefix cache.
+"""Whole continuations of many prefixes that share their rows' caches.
 
-Everything that generates goes through `generate`: N samples of a prompt are N
-branches of it; Monte-Carlo labels are branches of one full trace, each seeing its own
-share of that trace's cache; a step of beam search is a `generate` that stops where
-the `StepRule` sees the step end. Slots of the suffix cache are common to all branches,
-so a row that has stopped leaves its later slots invalid instead of moving anyone
-else's.
+N samples of a prompt are N branches of it; Monte-Carlo labels are branches of one full
+trace, each seeing its own share of that trace's cache. All are the work of one queue.
 """
 
-from typing import NamedTuple
-
-import chex
-import jax
 import jax.numpy as jnp
 
-from pavjax import steps
 from pavjax.arrays import last_axis_index, step_ids_of
-from pavjax.decoding.sampling import ANCESTRAL, draw_tokens
-from pavjax.steps import StepRule
-from pavjax.types import Cache, Chunk, Rollouts, Slots
-
-
-@chex.dataclass(frozen=True)
-class Stream:
-    """All that follows a branch from one `generate` to the next."""
-
-    logits: jax.Array  # [G M V], of the next token
-    suffix: Cache
-    slots: Slots
-    step_state: jax.Array  # [G M] int32, of the `StepRule`
-    ended_step: jax.Array  # [G M] bool, the last token written has ended its step
-
-
-def open_stream(params, tokens, prefix_len, *, policy, capacity):
-    """Read the prefixes once. tokens [G T], prefix_len [G M] -> (prefix, Stream).
-
-    Branch m of row g continues the first `prefix_len[g, m]` tokens of the row, and
-    may write `capacity` tokens. It begins a step: what stands before is another one's.
-    """
-    hidden, prefix = policy.prefill(params, tokens)
-    last = jnp.take_along_axis(hidden, prefix_len[..., None] - 1, axis=1)
-    valid = jnp.zeros((*prefix_len.shape, capacity), bool)
-    return prefix, Stream(
-        logits=policy.unembed(params, last),
-        suffix=policy.init_suffix(*prefix_len.shape, capacity),
-        slots=Slots(prefix_len=prefix_len, valid=valid, length=prefix_len),
-        step_state=jnp.zeros(prefix_len.shape, jnp.int32),
-        ended_step=jnp.zeros(prefix_len.shape, bool),
-    )
-
-
-def generate(
-    params,
-    key,
-    prefix,
-    stream,
-    active,
-    *,
-    policy,
-    index,
-    max_tokens,
-    rule,
-    until,
-    sampling,
-):
-    """Let every active branch write to the end of a step or trace: -> (Chunk, Stream).
-
-    active [G M] bool; index: the first free suffix slot, which `max_tokens` slots
-    follow; rule: a `StepRule`; until: "step" or "trace". The loop ends as soon as no
-    branch is active.
-    """
-    shape = active.shape
-    chunk = Chunk(
-        tokens=jnp.zeros((*shape, max_tokens), jnp.int32),
-        logprobs=jnp.zeros((*shape, max_tokens)),
-        num_tokens=jnp.zeros(shape, jnp.int32),
-    )
-
-    params = policy.prepare(params)
-
-    def step(carry):
-        i, active, chunk, stream = carry
-        tokens, logprobs = draw_tokens(
-            jax.random.fold_in(key, i), stream.logits, sampling
-        )
-        tokens = jnp.where(active, tokens, 0)
-        logprobs = jnp.where(active, logprobs, 0)
-        slots, wrote = stream.slots, active.astype(jnp.int32)
-        hidden, suffix = policy.extend(
-            *(params, prefix, stream.suffix, tokens[..., None]),
-            *(slots.length[..., None], slots.prefix_len, index + i, slots.valid),
-        )
-        logits = policy.unembed(params, hidden[:, :, 0])
-        state, ends_step, ends_trace = steps.advance(rule, stream.step_state, tokens)
-        stream = Stream(
-            # A branch that has stopped keeps its logits: only its own tokens count.
-            logits=jnp.where(active[..., None], logits, stream.logits),
-            suffix=suffix,
-            slots=slots.replace(
-                valid=slots.valid.at[:, :, index + i].set(active),
-                length=slots.length + wrote,
-            ),
-            step_state=jnp.where(active, state, stream.step_state),
-            ended_step=jnp.where(active, ends_step, stream.ended_step),
-        )
-        chunk = Chunk(
-            tokens=chunk.tokens.at[:, :, i].set(tokens),
-            logprobs=chunk.logprobs.at[:, :, i].set(logprobs),
-            num_tokens=chunk.num_tokens + wrote,
-        )
-        stopped = {"step": ends_step, "trace": ends_trace}[until]
-        return i + 1, active & ~stopped, chunk, stream
-
-    def unfinished(carry):
-        i, active, _, _ = carry
-        return (i < max_tokens) & jnp.any(active)
-
-    def merged(leaf):
-        return leaf.reshape(-1, *leaf.shape[2:])
-
-    suffix = stream.suffix
-    stream = stream.replace(suffix=jax.tree.map(merged, suffix))
-    start = (jnp.int32(0), active, chunk, stream)
-    _, _, chunk, stream = jax.lax.while_loop(unfinished, step, start)
-    suffix = jax.tree.map(lambda x, old: x.reshape(old.shape), stream.suffix, suffix)
-    return chunk, stream.replace(suffix=suffix)
-
-
-def append(tokens, length, new, num_new):
-    """Write the first `num_new` of `new` [*B Q] after position `length` of `tokens`
-    [*B T]: out[t] = new[t - length] where length <= t < length + num_new."""
-    offset = last_axis_index(tokens.shape[-1], tokens.ndim) - length[..., None]
-    index = jnp.clip(offset, 0, new.shape[-1] - 1)
-    moved = jnp.take_along_axis(new, index, axis=-1)
-    return jnp.where((offset >= 0) & (offset < num_new[..., None]), moved, tokens)
+from pavjax.decoding.queue import complete, lanes_for
+from pavjax.decoding.sampling import ANCESTRAL
+from pavjax.decoding.streams import append
+from pavjax.types import Rollouts
 
 
 def branch(
@@ -147,29 +24,34 @@ def branch(
     max_tokens,
     rule,
     sampling=ANCESTRAL,
+    max_len=None,
+    num_slots=None,
 ):
     """Continue M prefixes of every row to the end: -> (tokens [G M T'], length [G M],
-    logprobs [G M T']), T' = T + max_tokens.
+    logprobs [G M T']), T' = `max_len`; None: T + max_tokens.
 
     tokens [G T]: one trace per row; branch m continues its first `prefix_len[g, m]`
-    tokens. Inactive branches return their prefix. `logprobs` is 0 on the prefix.
+    tokens by `max_tokens` at most, and to `max_len` tokens in all. Inactive branches
+    return their prefix, and cost nothing. `logprobs` is 0 on the prefix.
+
+    num_slots: branches decoded at once, the others wait for their turn; None: all.
+    Which tokens a branch draws does not depend on it.
     """
-    prefix, stream = open_stream(
-        params, tokens, prefix_len, policy=policy, capacity=max_tokens
-    )
-    chunk, _ = generate(
-        *(params, key, prefix, stream, active),
+    num_rows, num_branches = prefix_len.shape
+    max_len = tokens.shape[1] + max_tokens if max_len is None else max_len
+    budget = jnp.minimum(max_tokens, max_len - prefix_len)
+    chunk, _ = complete(
+        *(params, key, tokens, prefix_len, jnp.where(active, budget, 0)),
         policy=policy,
-        index=0,
+        lanes=lanes_for(num_rows, num_branches, num_slots),
         max_tokens=max_tokens,
         rule=rule,
-        until="trace",
         sampling=sampling,
     )
-    shape = (*prefix_len.shape, tokens.shape[1] + max_tokens)
-    position = last_axis_index(shape[-1], 3)
-    own = jnp.pad(tokens, ((0, 0), (0, max_tokens)))[:, None, :]
-    own = jnp.where(position < prefix_len[..., None], own, 0)
+    shape = (*prefix_len.shape, max_len)
+    own = tokens[:, :max_len]
+    own = jnp.pad(own, ((0, 0), (0, max_len - own.shape[1])))[:, None, :]
+    own = jnp.where(last_axis_index(max_len, 3) < prefix_len[..., None], own, 0)
     traces = append(own, prefix_len, chunk.tokens, chunk.num_tokens)
     logprobs = append(jnp.zeros(shape), prefix_len, chunk.logprobs, chunk.num_tokens)
     return traces, prefix_len + chunk.num_tokens, logprobs
@@ -187,9 +69,11 @@ def sample(
     rule,
     max_steps,
     sampling=ANCESTRAL,
+    max_len=None,
+    num_slots=None,
 ):
     """N independent responses to every prompt: -> `Rollouts` of [B N ...], reward 0
-    (grading reads text, on the host)."""
+    (grading reads text, on the host). max_len, num_slots: see `branch`."""
     prompt_len = jnp.repeat(prompt_len[:, None], num_samples, axis=1)
     traces, length, logprobs = branch(
         *(params, key, tokens, prompt_len, jnp.ones(prompt_len.shape, bool)),
@@ -197,6 +81,8 @@ def sample(
         max_tokens=max_tokens,
         rule=rule,
         sampling=sampling,
+        max_len=max_len,
+        num_slots=num_slots,
     )
     return Rollouts(
         tokens=traces,
@@ -208,11 +94,3 @@ def sample(
         logprobs=logprobs,
         reward=jnp.zeros(prompt_len.shape),
     )
-
-
-class StepLimits(NamedTuple):
-    """What a sampler must know of a task's steps."""
-
-    max_steps: int
-    max_step_len: int  # tokens, delimiter included
-    rule: StepRule

@@ -1,7 +1,6 @@
 """How well one quantity ranks things by another, with an interval."""
 
 import numpy as np
-from scipy import stats
 
 from pavjax.evaluate.intervals import Interval
 
@@ -43,6 +42,8 @@ def _resampled_means(columns, rng, num_resamples):
 def spearman(x, y):
     """Correlation of the ranks along the last axis, of floats of one shape; ties have
     their mean rank. NaN where either is constant."""
+    from scipy import stats  # three quarters of a second, which planning need not wait
+
     # Means of equal numbers may differ in the last digit: those are ties.
     x, y = (stats.rankdata(np.round(v, 12), axis=-1) for v in (x, y))
     x, y = (v - v.mean(-1, keepdims=True) for v in (x, y))

@@ -8,6 +8,8 @@ import dataclasses
 
 FULL, SLIDING = "full", "sliding"
 ROPE_SCALINGS = ("none", "linear", "llama3")
+ATTENTIONS = ("auto", "xla", "cudnn", "pallas", "splash")
+REMATS = ("none", "full", "dots", "attention")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +31,11 @@ class TransformerConfig:
     )
     dtype: str = "float32"  # of activations; parameters have their own
     scan_layers: bool = False  # one compiled block for all layers, against unrolled
-    remat: bool = False  # recompute a block's activations in the backward pass
+    remat: str = "none"  # what the backward pass computes anew: see `transformer`
+    attention: str = "auto"  # of full forward passes: see `kernels.choice`
+    # Logits that a device holds at once in training; where a batch has more, they are
+    # computed slice by slice, and anew in the backward pass.
+    logits_at_once: int = 2**26
     # Rows of the embedding beyond the vocabulary, so that a mesh divides it; their
     # logits are those of tokens that never occur.
     vocab_padding: int = 0
@@ -64,6 +70,17 @@ class TransformerConfig:
             raise ValueError(
                 f"model.head_dim={self.head_dim} must be even: rotary positions "
                 "turn pairs of features"
+            )
+        for name, choices in (("remat", REMATS), ("attention", ATTENTIONS)):
+            if (value := getattr(self, name)) not in choices:
+                hint = f"; what was {value} is called {'full' if value else 'none'} now"
+                raise ValueError(
+                    f"model.{name}={value!r}: choose one of {', '.join(choices)}"
+                    + (hint if isinstance(value, bool) else "")
+                )
+        if self.logits_at_once < 1:
+            raise ValueError(
+                f"model.logits_at_once={self.logits_at_once} must be at least 1"
             )
         if self.mlp not in ("plain", "gated"):
             raise ValueError(f"model.mlp={self.mlp!r}: choose 'plain' or 'gated'")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from pavjax.arrays import last_axis_index
 from pavjax.nets.architecture import SLIDING
+from pavjax.nets.precision import wide_product
 from pavjax.nets.rotary import angles
 
 INVISIBLE = -1e30  # the score of a key that is not seen: its weight is exactly 0
@@ -17,12 +18,14 @@ class View(NamedTuple):
     """What the layers of one kind are told of positions.
 
     Masks broadcast to [G M Q T], True = visible: of the shared prefix (None without
-    one), and of the suffix or the chunk itself. cos_sin: see `rotary.angles`.
+    one), and of the suffix or the chunk itself. cos_sin: see `rotary.angles`. segments:
+    in a full forward pass, those that `whole_views` was given.
     """
 
     prefix_mask: jax.Array | None
     own_mask: jax.Array
     cos_sin: tuple
+    segments: jax.Array | None = None
 
 
 class Keys(NamedTuple):
@@ -73,10 +76,8 @@ def _product(rows, group, matrices):
     """rows [G M K N A] times keys or values of a group [*H A B]: [G M K N B] float32."""
     if group.shared:  # the branches of a row are further rows of the same product
         rows = jnp.moveaxis(rows, 1, 2)
-    shape = (*matrices.shape[:-2], -1, rows.shape[-1])
-    result = jnp.matmul(
-        rows.reshape(shape), matrices, preferred_element_type=jnp.float32
-    )
+    own_shape = (*matrices.shape[:-2], -1, rows.shape[-1])
+    result = wide_product("...na,...ab->...nb", rows.reshape(own_shape), matrices)
     result = result.reshape(*rows.shape[:-1], -1)
     return jnp.moveaxis(result, 2, 1) if group.shared else result
 
@@ -86,33 +87,35 @@ def soft_capped(x, cap):
     return cap * jnp.tanh(x / cap) if cap else x
 
 
-def whole_views(config, length, mask):
+def whole_views(config, length, segments):
     """Every token sees itself and those before it: (positions [G or 1, 1, T], views
     of a full forward pass by kind of layer).
 
-    mask [G T]: True = a token, False = padding, which nobody sees and which counts for
-    no position; None = no padding but on the right, where no token sees it.
+    segments [G T], bool or int: a token sees those of its own segment alone, and they
+    alone count for its position; so padding is a segment too. None = one segment, with
+    no padding but on the right, where no token sees it.
     """
     index = last_axis_index(length, 4)
     visible = index <= jnp.swapaxes(index, -1, -2)
     positions = index[0]
-    if mask is not None:
-        visible = visible & mask[:, None, None, :]
-        positions = jnp.maximum(jnp.cumsum(mask, axis=-1, dtype=jnp.int32) - 1, 0)
-        positions = positions[:, None, :]
+    if segments is not None:
+        same = segments[:, None, :, None] == segments[:, None, None, :]
+        visible = visible & same
+        positions = jnp.sum(visible, axis=-1, dtype=jnp.int32) - 1
     views = {}
     for kind in set(config.kinds):
         own = visible
         if kind == SLIDING and config.window < length:
             own = own & near(positions, positions, config.window)
-        views[kind] = View(None, own, angles(positions, config, kind))
+        views[kind] = View(None, own, angles(positions, config, kind), segments)
     return positions, views
 
 
 def extended_views(config, num_prefix, positions, prefix_len, index, valid):
     """Views of a chunk that continues branches, by kind of layer: see `Policy.extend`.
 
-    A valid slot holds the token at position prefix_len + (valid slots before it).
+    A valid slot holds the token at position prefix_len + (valid slots before it), the
+    slots counted from the chunk's end on and around: those behind it are older.
     """
     num_slots = valid.shape[-1]
     place = last_axis_index(num_prefix, 4)
@@ -120,13 +123,18 @@ def extended_views(config, num_prefix, positions, prefix_len, index, valid):
     slot = last_axis_index(num_slots, 4)
     query = index + last_axis_index(positions.shape[-1], 4).swapaxes(-1, -2)
     own_chunk = (slot >= index) & (slot <= query)
-    in_suffix = (valid[..., None, :] & (slot < index)) | own_chunk
+    in_chunk = (slot >= index) & (slot < index + positions.shape[-1])
+    in_suffix = (valid[..., None, :] & ~in_chunk) | own_chunk
     views = {}
     for kind in set(config.kinds):
         masks = (in_prefix, in_suffix)
         if kind == SLIDING and config.window < num_prefix + num_slots:
             counts = valid.astype(jnp.int32)
-            slots = prefix_len[..., None] + jnp.cumsum(counts, axis=-1) - counts
+            before = jnp.cumsum(counts, axis=-1) - counts
+            older = jnp.sum(counts * (slot[0] >= index), axis=-1, keepdims=True)
+            newer = jnp.sum(counts, axis=-1, keepdims=True) - older
+            before = before + jnp.where(slot[0] < index, older, -newer)
+            slots = prefix_len[..., None] + before
             slots = jax.lax.dynamic_update_slice(slots, positions, (0, 0, index))
             masks = (
                 in_prefix & near(positions, place[0], config.window),

@@ -1,6 +1,7 @@
 """One layer of a decoder: attention and MLP, each added to the residual stream."""
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -47,12 +48,14 @@ class Block(nn.Module):
     """One layer: pre-norm attention and MLP; with `post_norms` also normed after."""
 
     config: TransformerConfig
+    attend_whole: Callable  # of a pass without caches: see `nets.kernels`
 
     @nn.compact
-    def __call__(self, x, view, prefix, suffix, index):
+    def __call__(self, x, view, prefix, suffix, index, sliding):
         """x [G M Q D] -> (x, keys and values of the chunk or the written suffix).
 
-        view: see `attention.View`; prefix and suffix: this layer's keys and values.
+        view: see `attention.View`; prefix and suffix: this layer's keys and values;
+        sliding: its kind, a bool or an array.
         """
         c = self.config
         dense = functools.partial(
@@ -63,17 +66,21 @@ class Block(nn.Module):
         )
         y = make_norm(c, name="attention_norm")(x)
         query, keys, values = self.project(y, view, dense)
-        written = (jnp.moveaxis(keys, 2, -1), jnp.moveaxis(values, 2, -2))
-        groups = []
-        if prefix is not None:
-            groups.append(Keys(*prefix, view.prefix_mask, shared=True))
+        keys, values = (jnp.swapaxes(x, 2, 3) for x in (keys, values))
+        written = (jnp.swapaxes(keys, -1, -2), values)
         if suffix is not None:
             written = tuple(
                 _written(old, new, index, time_axis)
                 for old, new, time_axis in zip(suffix, written, (-1, -2), strict=True)
             )
-        groups.append(Keys(*written, view.own_mask))
-        attended = attend(query, groups, scale=c.score_scale, softcap=c.score_softcap)
+        if prefix is None and suffix is None:
+            attended = self.attend_whole(query, keys, values, view, sliding)
+        else:
+            groups = [Keys(*written, view.own_mask)]
+            if prefix is not None:
+                groups.insert(0, Keys(*prefix, view.prefix_mask, shared=True))
+            options = {"scale": c.score_scale, "softcap": c.score_softcap}
+            attended = attend(query, groups, **options)
         attended = jnp.moveaxis(attended, -2, 2)
         attended = attended.reshape(*y.shape[:3], c.num_heads, c.head_dim)
         attended = dense(c.width, axis=(-2, -1), name="output")(attended)

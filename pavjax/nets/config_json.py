@@ -20,6 +20,9 @@ from pavjax.nets.families import (
 )
 
 _MISSING = object()
+# Fields of TransformerConfig that are not the checkpoint's to decide.
+RUNTIME = ("dtype", "scan_layers", "remat", "attention", "logits_at_once")
+RUNTIME += ("vocab_padding",)
 
 
 class _Fields:
@@ -49,10 +52,9 @@ class _Fields:
 def config_from_hf(hf, **changes):
     """A config.json (a dict) -> TransformerConfig.
 
-    changes: fields of TransformerConfig that are not the checkpoint's to decide
-    (`dtype`, `scan_layers`, `remat`, `vocab_padding`). Raises FamilyError for an
-    unknown family, a missing field, and a value that would need code that is not
-    here; warns of fields that it does not know.
+    changes: fields of `RUNTIME`. Raises FamilyError for an unknown family, a missing
+    field, and a value that would need code that is not here; warns of fields that it
+    does not know.
     """
     name = family_of(hf)
     if hf.get("model_type") == "gemma3" and "text_config" not in hf:
@@ -286,10 +288,7 @@ def config_to_hf(config, family, extra=None):
 
 
 def _check_expressed(config, hf, family):
-    runtime = {
-        name: getattr(config, name)
-        for name in ("dtype", "scan_layers", "remat", "vocab_padding")
-    }
+    runtime = {name: getattr(config, name) for name in RUNTIME}
     found = dataclasses.asdict(config_from_hf(hf, **runtime))
     wanted = dataclasses.asdict(config)
     if not wanted["query_scalar"]:

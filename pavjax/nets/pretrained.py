@@ -1,6 +1,6 @@
 """Checkpoints of transformers, read straight onto the devices.
 
-    model = load_pretrained("path/or/owner/name", dtype="bfloat16", remat=True)
+    model = load_pretrained("path/or/owner/name", dtype="bfloat16", remat="full")
     policy = make_policy(model.config)
     logits = policy.logits(model.params, tokens)
 
@@ -47,9 +47,8 @@ def load_pretrained(
     dtype="float32",
     shardings_fn=None,
     vocab_multiple=1,
-    scan_layers=False,
-    remat=False,
     classifier=False,
+    **changes,
 ):
     """Read a folder of safetensors, or a model of the Hugging Face Hub: -> Pretrained.
 
@@ -60,6 +59,8 @@ def load_pretrained(
     classifier: the folder holds a head on the hidden states, whose tensors `head` is;
         a language model head beside it is left out (the config then says of the
         embeddings that they are tied, so that there are no parameters for one).
+    changes: `scan_layers`, `remat`, `attention`, `logits_at_once`: see
+        `TransformerConfig`.
 
     Raises CheckpointError if the folder, the files or a tensor are missing, and names
     every tensor that is missing, left over, of another shape or no float; FamilyError
@@ -72,8 +73,7 @@ def load_pretrained(
         hf,
         vocab_padding=-vocab_size % vocab_multiple,
         dtype=dtype,
-        scan_layers=scan_layers,
-        remat=remat,
+        **changes,
         **({"tied_embeddings": True} if classifier else {}),
     )
     abstract = abstract_params(config, param_dtype)

@@ -8,11 +8,13 @@ suffix; a decoding step is a chunk of one token. So there is one attention funct
 and cached decoding equals the full forward pass.
 """
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 
+from pavjax import arrays
 from pavjax.arrays import last_axis_index
 from pavjax.nets.architecture import SLIDING, TransformerConfig
 from pavjax.nets.attention import (
@@ -23,20 +25,26 @@ from pavjax.nets.attention import (
     whole_views,
 )
 from pavjax.nets.block import Block, make_norm
+from pavjax.nets.kernels import make_whole_attention
+from pavjax.nets.precision import wide_product
 from pavjax.types import Policy
 
 
-def make_policy(config: TransformerConfig, *, split_batch=lambda x: x) -> Policy:
+def make_policy(
+    config: TransformerConfig, *, split_batch=lambda x: x, split_attention=lambda f: f
+) -> Policy:
     """The transformer as a `Policy`: pure functions of parameters and arrays.
 
     split_batch(x [G ...]) -> x, laid out over devices along its first axis: applied to
     embeddings and logits, where a compiler left to itself splits features instead.
+    split_attention(kernel) -> the kernel, run by each device on its own rows and heads:
+    compilers do not look inside (see `runtime.sharding.split_attention`).
 
     Parameters: `embed` [V D], `blocks` (every leaf with a leading layer axis L, so
     that scanned and unrolled models share checkpoints), `norm` [D], `unembed` [D V]
     unless embeddings are tied.
     """
-    block = Block(config)
+    block = Block(config, make_whole_attention(config, split_attention))
     final_norm = make_norm(config)
     dtype = jnp.dtype(config.dtype)
 
@@ -50,7 +58,7 @@ def make_policy(config: TransformerConfig, *, split_batch=lambda x: x) -> Policy
             for i, kind in enumerate(config.kinds):
                 layer_params = _params_of_layer(params["blocks"], i)
                 caches = (c and c[i] for c in (prefix, suffix))
-                layer = _layer(block, index)
+                layer = _layer(block, index, kind == SLIDING)
                 x, new = layer(layer_params, x, views[kind], *caches)
                 written.append(new)
             written = tuple(written)
@@ -64,37 +72,44 @@ def make_policy(config: TransformerConfig, *, split_batch=lambda x: x) -> Policy
             x = x + params["positions"].astype(dtype)[positions]
         return split_batch(x)
 
-    def prefill(params, tokens, mask=None):
+    def prefill(params, tokens, segments=None):
         length = tokens.shape[1]
         if config.max_positions and length > config.max_positions:
             raise ValueError(
                 f"{length} tokens do not fit model.max_positions="
                 f"{config.max_positions}; raise it, or set it to 0"
             )
-        positions, views = whole_views(config, length, mask)
+        positions, views = whole_views(config, length, segments)
         positions = jnp.broadcast_to(positions, (tokens.shape[0], 1, length))
         x = embed(params, tokens[:, None], positions)
         hidden, written = run_blocks(params, x, views, None, None, 0)
         return hidden[:, 0], jax.tree.map(lambda a: a[:, 0], written)
 
-    def hidden(params, tokens, mask=None):
-        return prefill(params, tokens, mask)[0]
+    def hidden(params, tokens, segments=None):
+        return prefill(params, tokens, segments)[0]
 
     def unembed(params, hidden):
         if config.tied_embeddings:
             kernel, pattern = params["embed"], "...d,vd->...v"
         else:
             kernel, pattern = params["unembed"], "...d,dv->...v"
-        kernel = kernel.astype(dtype)
-        logits = jnp.einsum(pattern, hidden, kernel, preferred_element_type=jnp.float32)
+        logits = wide_product(pattern, hidden, kernel.astype(dtype))
         logits = soft_capped(logits, config.logit_softcap)
         if config.vocab_padding:
             token = last_axis_index(config.num_embeddings, logits.ndim)
             logits = jnp.where(token < config.vocab_size, logits, INVISIBLE)
-        return logits
+        return split_batch(logits)
 
-    def logits(params, tokens, mask=None):
-        return split_batch(unembed(params, hidden(params, tokens, mask)))
+    def logits(params, tokens, segments=None):
+        return unembed(params, hidden(params, tokens, segments))
+
+    def over_logits(fn, tokens, *readings):
+        unembeds = [functools.partial(unembed, params) for params, _ in readings]
+        num_devices = max(1, jax.sharding.get_abstract_mesh().size)
+        return arrays.over_logits(
+            *(fn, tokens, unembeds, *(hidden for _, hidden in readings)),
+            logits_at_once=config.logits_at_once * num_devices,
+        )
 
     def init_suffix(num_rows, num_branches, num_tokens):
         heads = (num_rows, num_branches, config.num_kv_heads)
@@ -114,22 +129,25 @@ def make_policy(config: TransformerConfig, *, split_batch=lambda x: x) -> Policy
         return run_blocks(params, x, views, prefix, suffix, index)
 
     return Policy(
-        init=functools.partial(_init, config, block, final_norm),
+        init=functools.partial(_init, config, final_norm),
         logits=logits,
         hidden=hidden,
         prefill=prefill,
         init_suffix=init_suffix,
         extend=extend,
         unembed=unembed,
+        over_logits=over_logits,
         prepare=prepare,
     )
 
 
-def _init(config, block, final_norm, key):
+def _init(config, final_norm, key):
+    one_token = dataclasses.replace(config, attention="xla")
+    block = Block(config, make_whole_attention(one_token))
     embed_key, position_key, block_key, norm_key, unembed_key = jax.random.split(key, 5)
     x = jnp.zeros((1, 1, 1, config.width), config.dtype)
     _, views = whole_views(config, 1, None)
-    example = (x, views[config.kinds[0]], None, None, 0)
+    example = (x, views[config.kinds[0]], None, None, 0, False)
     blocks = jax.vmap(lambda k: block.init(k, *example)["params"])(
         jax.random.split(block_key, config.depth)
     )
@@ -157,23 +175,33 @@ def _params_of_layer(blocks, i):
     return jax.tree.map(lambda a: a[i], blocks)
 
 
-def _layer(block, index):
-    """The block as a function of arrays, rematerialised if the config says so."""
+def _layer(block, index, sliding):
+    """The block as a function of arrays. What its backward pass recomputes, by
+    `model.remat`: nothing; all; "dots": all but products with weights; "attention": see
+    `kernels.choice`."""
 
     def layer(layer_params, x, view, prefix, suffix):
-        return block.apply({"params": layer_params}, x, view, prefix, suffix, index)
+        caches = (prefix, suffix, index)
+        return block.apply({"params": layer_params}, x, view, *caches, sliding)
 
-    return jax.checkpoint(layer) if block.config.remat else layer
+    if block.config.remat not in ("full", "dots"):
+        return layer
+    policy = None
+    if block.config.remat == "dots":
+        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    # A scan keeps passes apart by itself.
+    unrolled = not block.config.scan_layers
+    return jax.checkpoint(layer, prevent_cse=unrolled, policy=policy)
 
 
 def _scanned(block, stacked, x, views):
     """All layers by one compiled block, which picks its view by the kind of layer."""
     config = block.config
     is_sliding = jnp.array([kind == SLIDING for kind in config.kinds])
-    layer = _layer(block, 0)
 
     def step(x, inputs):
         layer_params, sliding = inputs
+        layer = _layer(block, 0, sliding)
         return layer(layer_params, x, _view_of(views, sliding), None, None)
 
     x, written = jax.lax.scan(step, x, (stacked, is_sliding))

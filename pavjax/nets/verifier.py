@@ -18,7 +18,13 @@ every bare problem the same value; `sum` does not.
 import jax
 import jax.numpy as jnp
 
-from pavjax.arrays import last_axis_index, target_logprobs
+from pavjax.arrays import (
+    last_axis_index,
+    per_token,
+    picked_logprobs,
+    positions,
+    running_sum,
+)
 from pavjax.types import Policy, Verifier
 
 HEADS = ("value", "log_ratio", "sum")
@@ -56,19 +62,31 @@ def make_verifier(policy: Policy, *, head: str, num_provers: int, width: int):
             result = result + spread(heads["beta"]) * ratio[..., None]
         return result
 
-    def logits(params, tokens, prompt_len, reference_logprobs=None):
-        hidden = policy.hidden(params["backbone"], tokens)
+    def logprobs_of(params, hidden, tokens):
+        return policy.over_logits(picked_logprobs, tokens, (params, hidden))
+
+    def logits(params, tokens, prompt_len, reference_logprobs=None, segments=None):
+        hidden = policy.hidden(params["backbone"], tokens, segments)
         if not has_ratio:
             return head_logits(params["heads"], hidden, None)
         if reference_logprobs is None:
             reference = jax.lax.stop_gradient(params["reference"])
-            reference_logprobs = target_logprobs(
-                policy.logits(reference, tokens), tokens
-            )
-        own = target_logprobs(policy.unembed(params["backbone"], hidden), tokens)
-        in_response = last_axis_index(tokens.shape[1], 2) >= prompt_len[:, None]
+            reference_hidden = policy.hidden(reference, tokens, segments)
+            reference_logprobs = logprobs_of(reference, reference_hidden, tokens)
+        own = logprobs_of(params["backbone"], hidden, tokens)
+        in_response = positions(tokens, segments) >= per_token(prompt_len)
         ratio = jnp.where(in_response, own - reference_logprobs, 0)
-        return head_logits(params["heads"], hidden, jnp.cumsum(ratio, axis=-1))
+        total = running_sum(ratio, segments)
+        return head_logits(params["heads"], hidden, total)
+
+    def chunk_logprobs(params, state, hidden, tokens):
+        """[G M Q]: each token is predicted by the one before it, the first by `state`,
+        as if it came before the chunk."""
+        hidden = jnp.concatenate([state[..., None, :], hidden], axis=-2)
+        rows = jnp.pad(tokens, ((0, 0), (0, 0), (1, 0)))
+        hidden = hidden.reshape(-1, *hidden.shape[2:])
+        found = logprobs_of(params, hidden, rows.reshape(hidden.shape[:2]))
+        return found.reshape(rows.shape)[..., 1:]
 
     def prefill(params, tokens, prompt_len):
         hidden, prefix = policy.prefill(params["backbone"], tokens)
@@ -87,12 +105,7 @@ def make_verifier(policy: Policy, *, head: str, num_provers: int, width: int):
         )
         ratio = state["ratio"]
         if has_ratio:
-            # Each token is predicted by the one before it; the first by the state.
-            before = jnp.concatenate(
-                [state["hidden"][..., None, :], hidden[..., :-1, :]], axis=-2
-            )
-            logprobs = jax.nn.log_softmax(policy.unembed(backbone, before))
-            own = jnp.take_along_axis(logprobs, chunk.tokens[..., None], -1)[..., 0]
+            own = chunk_logprobs(backbone, state["hidden"], hidden, chunk.tokens)
             counts = offset < chunk.num_tokens[..., None]
             ratio += jnp.sum(jnp.where(counts, own - chunk.logprobs, 0), axis=-1)
         index = jnp.maximum(chunk.num_tokens - 1, 0)[..., None, None]

@@ -16,15 +16,15 @@ from rich.progress import (
 PLAIN_SECONDS = 10.0  # between two lines where there is no terminal
 
 
-def make_progress(label, total, *, start=0, unit="steps", stream=None):
+def make_progress(label, total, *, start=0, unit="steps", stream=None, moving=True):
     """A context manager whose value has `update(done, **metric)`.
 
     label: whose progress; start: what a resumed run has already done (it does not
-    count into the rate). On a terminal a bar moves; elsewhere, as in a log file, a
-    plain line appears every ten seconds.
+    count into the rate). On a terminal a bar moves; elsewhere, as in a log file, or if
+    it is not to move, a plain line appears every ten seconds.
     """
     stream = stream or sys.stderr
-    bar = TerminalBar if stream.isatty() else PlainLines
+    bar = TerminalBar if moving and stream.isatty() else PlainLines
     return bar(label, total, start, unit, stream)
 
 

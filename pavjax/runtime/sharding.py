@@ -127,19 +127,51 @@ def batch_sharding(mesh):
 
 
 def put_batch(batch, mesh, name="batch_size"):
-    """Put a pytree of host arrays [B ...] on the mesh, split along B.
+    """Put a pytree of host arrays [B ...] on the mesh, split along B; counts [] are on
+    every device.
 
     name: the config field that B comes from, for the message if it does not divide.
     """
     parts = prod(mesh.shape[axis] for axis in BATCH)
     for leaf in jax.tree.leaves(batch):
-        if leaf.shape[0] % parts:
+        if leaf.ndim and leaf.shape[0] % parts:
             raise ValueError(
                 f"{name}={leaf.shape[0]} must be divisible by mesh data x fsdp = "
                 f"{mesh.shape['data']} x {mesh.shape['fsdp']} = {parts}; "
                 f"set {name} to a multiple of {parts}"
             )
-    return jax.device_put(batch, batch_sharding(mesh))
+    whole, split = replicated(mesh), batch_sharding(mesh)
+    return jax.device_put(
+        batch, jax.tree.map(lambda leaf: split if leaf.ndim else whole, batch)
+    )
+
+
+def split_attention(kernel):
+    """The kernel run by each device on its own rows and heads: compilers do not look
+    inside a kernel, and would gather all that it reads. -> a function of the same
+    arguments, query [G K R T F], keys and values [G K T F], segments [G T] or None.
+
+    Acts under `jax.set_mesh(mesh)`, as `constrain` does. `tensor` splits the key-value
+    heads K, or else the query heads R of each; what does not divide stays whole.
+    """
+
+    def split(query, keys, values, segments):
+        mesh = jax.sharding.get_abstract_mesh()
+        if mesh.size == 1:
+            return kernel(query, keys, values, segments)
+        batch, heads, groups, *_ = fitting_spec(
+            (BATCH, "tensor", "tensor", None, None), query.shape, mesh
+        )
+        groups = None if heads else groups
+        query_spec, shared_spec = P(batch, heads, groups), P(batch, heads)
+        return jax.shard_map(
+            kernel,
+            in_specs=(query_spec, shared_spec, shared_spec, P(batch)),
+            out_specs=query_spec,
+            check_vma=False,  # kernels do not say which axes their results vary over
+        )(query, keys, values, segments)
+
+    return split
 
 
 def constrain(x, *axes):

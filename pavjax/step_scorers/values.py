@@ -2,7 +2,7 @@
 
     judge = ExternalVerifier((score,), task)
     search = guided_decoding.make_scored_search(judge.prefix_values, ...)
-    credit_fn = rl.make_scored_credit_fn(judge.trace_values, ...)
+    batch = rl.credits_of_values(judge.trace_values(*rl.flat(rollouts)), ...)
 
 Its score after a step is Q of the step, V of the prefix that the step ends, one column
 for each score function. The advantage of a step is the difference of two scores, so

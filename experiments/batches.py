@@ -1,0 +1,49 @@
+"""Batches of traces for updates, put on the devices; packed if the config says so."""
+
+from math import prod
+
+from pavjax import packing
+from pavjax.runtime import sharding
+
+PER_TOKEN = ("tokens", "step_ids", "reference_logprobs")
+
+
+def make_put(records, names, section, mesh, name):
+    """-> put(index): those rows of `records` on the devices, as (traces, layout).
+
+    traces: a dict of `names`, no longer than the longest trace of all records; layout:
+    where the tokens go in packed rows of that length, or None: see `as_rows`. name: of
+    the section, for the message if its batch_size does not divide.
+    """
+    lengths, most = records["length"], records["tokens"].shape[1]
+    row_len = packing.rounded_len(lengths.max(), most)
+    shortened = cut({name: records[name] for name in names}, row_len)
+
+    def put(index):
+        traces = {name: values[index] for name, values in shortened.items()}
+        traces = sharding.put_batch(traces, mesh, f"{name}.batch_size")
+        return traces, put_layout(lengths[index], row_len, section, mesh)
+
+    return put
+
+
+def cut(records, row_len):
+    """The first `row_len` tokens of every trace."""
+    return {
+        name: values[:, :row_len] if name in PER_TOKEN else values
+        for name, values in records.items()
+    }
+
+
+def put_layout(lengths, row_len, section, mesh):
+    """How traces of these lengths share rows, on the devices; None: one trace a row."""
+    if "packing" not in section:
+        return None
+    parts = prod(mesh.shape[axis] for axis in sharding.BATCH) * section["accumulate"]
+    layout = packing.first_fit(lengths, row_len, multiple=parts)
+    return sharding.put_batch(layout, mesh)
+
+
+def as_rows(traces, layout):
+    """Traces as the rows of a batch, inside of a compiled function."""
+    return traces if layout is None else packing.rows_of(traces, layout)

@@ -1,0 +1,85 @@
+"""What this device reaches: products of large matrices, and moving large arrays."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from experiments.bench import sizes, timing
+
+REPETITIONS = 5
+
+
+class Machine:
+    """Peaks, measured when they are first asked for and then kept.
+
+    flops(itemsize): FLOP/s of the product of square matrices in float32 or bfloat16.
+    shaped_flops(size, rows): the same of [rows, width] with the MLP's matrices of a
+    model, which is what a small batch through a narrow model allows at best.
+    bandwidth: bytes/s of a + s b over large arrays: two reads and one write.
+    Each is the best of a few repetitions: a peak.
+    """
+
+    def __init__(self, *, quick=False):
+        is_cpu = jax.default_backend() == "cpu"
+        self.quick = quick
+        # Large enough that neither the caches of a CPU nor the time of a launch count.
+        self.matrix = 256 if quick else 2048 if is_cpu else 8192
+        self.array = 2**20 if quick else 2**26 if is_cpu else 2**29
+        self.flops = functools.cache(self._flops)
+        self.shaped_flops = functools.cache(self._shaped_flops)
+
+    def _flops(self, itemsize):
+        n = self.matrix
+        dtype = jnp.bfloat16 if itemsize == 2 else jnp.float32
+        a = jax.random.normal(jax.random.key(0), (n, n), dtype) * n**-0.5
+
+        @jax.jit
+        def chain(x):
+            return jax.lax.fori_loop(0, 4, lambda _, y: y @ a, x)
+
+        return 4 * 2 * n**3 / best_seconds(lambda: chain(a))
+
+    def _shaped_flops(self, size, rows):
+        model = sizes.load(size)
+        width, inner = model.config.width, model.config.mlp_width
+        dtype = jnp.dtype(model.config.dtype)
+        keys = jax.random.split(jax.random.key(0), 3)
+        shapes = ((rows, width), (width, inner), (inner, width))
+        x, up, down = (
+            jax.random.normal(key, shape, dtype) * shape[0] ** -0.5
+            for key, shape in zip(keys, shapes, strict=True)
+        )
+        flops = 4 * rows * width * inner
+        times = max(1, int((1e7 if self.quick else 2e9) / flops))
+
+        @jax.jit
+        def chain(x):
+            return jax.lax.fori_loop(0, times, lambda _, y: (y @ up) @ down, x)
+
+        return times * flops / best_seconds(lambda: chain(x))
+
+    @functools.cached_property
+    def bandwidth(self):
+        """Bytes per second."""
+        a, b = jnp.ones(self.array), jnp.ones(self.array)
+
+        @jax.jit
+        def triad(a, b):
+            return jax.lax.fori_loop(0, 4, lambda _, x: a + 0.5 * x, b)
+
+        return 4 * 3 * a.nbytes / best_seconds(lambda: triad(a, b))
+
+    def describe(self):
+        """Everything that was measured so far is in the lines; this is for their head."""
+        return {
+            "backend": jax.default_backend(),
+            "square_matrix": self.matrix,
+            "array_bytes": self.array * 4,
+        }
+
+
+def best_seconds(call):
+    """Of some repetitions, the first aside."""
+    timing.seconds_of(call)
+    return min(timing.seconds_of(call) for _ in range(REPETITIONS))

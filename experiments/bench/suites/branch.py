@@ -1,0 +1,134 @@
+"""branch: Monte-Carlo labels, n_mc completions of every prefix of traces of 8 steps.
+
+    python -m experiments.bench --suite=branch --size=tiny --output=DIR
+
+All completions of a trace's prefixes share one cache of that trace, as in the collect
+stage, against independent sampling: each completion reads its own prefix into a cache of
+its own (padded to the longest prefix, as a batched sampler does). The same rule ends
+traces in both: none ("even"), or one token in half a trace ("ragged").
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.bench.lines import Case, Rival, UnequalError
+from experiments.bench.suites import inputs
+from pavjax import decoding, evaluate
+
+
+def cases(model):
+    """A line with completions of one length, a line with ragged ones."""
+    batch = model.batch
+    half = batch.num_steps * batch.step_tokens // 2
+    yield case(model, "even", half, 0)
+    yield case(model, "ragged", 2 * half, half)
+
+
+def case(model, name, new, trace_tokens):
+    """Up to `new` tokens for each completion, `trace_tokens` of them on average."""
+    batch = model.batch
+    rule = inputs.step_rule(model, batch.step_tokens, trace_tokens=trace_tokens)
+    brancher = make_brancher(model, new, rule)
+    longest = batch.prompt_len + (batch.num_steps - 1) * batch.step_tokens
+    tokens, _ = inputs.prompts(model, batch.traces, longest)
+    # The prefixes that are completed: the prompt, and those after steps 1 .. H-1.
+    ends = batch.prompt_len + batch.step_tokens * np.arange(batch.num_steps)
+    prefix_len = np.tile(np.repeat(ends, batch.num_completions), (batch.traces, 1))
+    shared = put(tokens, prefix_len)
+    own = put(np.repeat(tokens, prefix_len.shape[1], axis=0), prefix_len.reshape(-1, 1))
+    keys, other_keys = inputs.Keys(1), inputs.Keys(2)
+
+    def work(result):
+        written = np.asarray(result[1]) - prefix_len
+        return evaluate.generate_work(
+            model.size, prefix_len, written, itemsize=model.itemsize
+        )
+
+    def independent():
+        return brancher(model.params, other_keys(), *own)
+
+    return Case(
+        suite="branch",
+        name=f"labels, {name}",
+        size=model.name,
+        shape={
+            "traces": batch.traces,
+            "prefixes": batch.num_steps,
+            "n_mc": batch.num_completions,
+            "longest prefix": longest,
+            "new": new,
+        },
+        unit="labels",
+        amount=prefix_len.size,
+        call=lambda: brancher(model.params, keys(), *shared),
+        work=work,
+        rows=prefix_len.size,
+        itemsize=model.itemsize,
+        rivals=(
+            Rival(
+                "independent sampling",
+                call=independent,
+                check=lambda: check_first_logits(model, shared, own),
+                notes=cache_notes(model, own, new),
+            ),
+        ),
+        notes=cache_notes(model, shared, new),
+    )
+
+
+def put(tokens, prefix_len):
+    """What `brancher` takes: tokens [G T], prefix_len, active [G M]."""
+    active = np.ones(prefix_len.shape, bool)
+    return jax.device_put((np.asarray(tokens), prefix_len.astype(np.int32), active))
+
+
+def make_brancher(model, new, rule):
+    """Compiled: brancher(params, key, tokens [G T], prefix_len, active [G M])."""
+
+    @jax.jit
+    def brancher(params, key, tokens, prefix_len, active):
+        return decoding.branch(
+            *(params, key, tokens, prefix_len, active),
+            policy=model.policy,
+            max_tokens=new,
+            rule=rule,
+        )
+
+    return brancher
+
+
+def check_first_logits(model, shared, own):
+    """Both start from the same distributions of the next token."""
+
+    def first(params, tokens, prefix_len, _):
+        _, stream = decoding.open_stream(
+            params, tokens, prefix_len, policy=model.policy, capacity=1
+        )
+        return stream.logits.reshape(-1, stream.logits.shape[-1])
+
+    one, other = (jax.jit(first)(model.params, *args) for args in (shared, own))
+    difference = float(jnp.abs(one - other).max() / jnp.abs(one).max())
+    tolerance = 1e-4 if model.itemsize == 4 else 5e-2
+    if not difference < tolerance:
+        raise UnequalError(f"logits after the prefixes differ by {difference:.1e}")
+    return f"logits after all prefixes equal to {difference:.0e}"
+
+
+def cache_notes(model, arguments, new):
+    """Bytes of the caches, by formula and as the arrays that hold them."""
+    tokens, prefix_len, _ = arguments
+    num_rows, num_branches = prefix_len.shape
+
+    def caches(params, tokens):
+        _, prefix = model.policy.prefill(params, tokens)
+        return prefix, model.policy.init_suffix(num_rows, num_branches, new)
+
+    arrays = jax.tree.leaves(jax.eval_shape(caches, model.params, tokens))
+    formula = evaluate.cache_bytes(
+        *(model.size, num_rows, tokens.shape[1], num_branches, new, model.itemsize)
+    )
+    return {
+        "cache_bytes": formula,
+        "cache_bytes_allocated": sum(x.size * x.dtype.itemsize for x in arrays),
+    }

@@ -1,0 +1,55 @@
+"""What the workers of test_side_by_side.py do in place of a stage: leave notes.
+
+Run as a program, it runs two jobs that never end, to be killed from outside:
+
+    python tests/side_jobs.py WORKDIR
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from experiments.side_by_side import run_side_by_side
+from experiments.stages import Job, StageError
+
+PATIENCE = 120  # seconds: a test that waits longer fails
+
+
+def job(name, *inputs, **settings):
+    return Job("side", name, {"name": name, **settings}, {up.name: up for up in inputs})
+
+
+def run_noted(job, label):
+    """Note start and end as files; do what the settings say in between."""
+    notes, settings = Path(job.settings["notes"]), job.settings
+    for upstream in job.inputs.values():
+        assert (notes / f"{upstream.name}.ended").exists(), f"{label} came too early"
+    (notes / f"{job.name}.started").write_text(str(os.getpid()))
+    if "meets" in settings:
+        await_file(notes / f"{settings['meets']}.started")
+    if "after" in settings:
+        await_file(notes / settings["after"])
+    if settings.get("fails"):
+        raise StageError(f"{job.name} was told to fail")
+    if settings.get("dies"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    (notes / f"{job.name}.ended").write_text("")
+
+
+def await_file(path):
+    end = time.monotonic() + PATIENCE
+    while not path.exists():
+        if time.monotonic() > end:
+            raise StageError(f"{path} never came")
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    workdir = Path(sys.argv[1])
+    endless = [
+        job(name, notes=str(workdir), after="never", meets=other)
+        for name, other in ("ab", "ba")
+    ]
+    run_side_by_side(endless, workdir, run_noted, 2)
