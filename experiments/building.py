@@ -45,6 +45,17 @@ class Judge(NamedTuple):
     provers: list
     size: evaluate.ModelSize
     reads_reference: bool  # its head also reads the base policy's log-probs
+    name: str = ""  # of a published one; this is a trained one
+
+    @property
+    def num_networks(self):
+        """How many read each token that is scored."""
+        return 1 + self.reads_reference
+
+    @property
+    def estimates_values(self):
+        """Are its scores chances of success?"""
+        return True
 
 
 def task_of(settings):

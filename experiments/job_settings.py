@@ -29,6 +29,7 @@ LATER = {
     "attention": "auto",
     "logits_at_once": 2**26,
     "packing": False,
+    "verifier": "",
     "optimizer": "adamw",
     "momentum_dtype": "float32",
 }

@@ -74,6 +74,8 @@ def generate(
         num_tokens=jnp.zeros(shape, jnp.int32),
     )
 
+    params = policy.prepare(params)
+
     def step(carry):
         i, active, chunk, stream = carry
         tokens, logprobs = draw_tokens(
@@ -111,9 +113,17 @@ def generate(
         i, active, _, _ = carry
         return (i < max_tokens) & jnp.any(active)
 
+    suffix = stream.suffix
+    stream = stream.replace(suffix=merged(suffix))
     start = (jnp.int32(0), active, chunk, stream)
     _, _, chunk, stream = jax.lax.while_loop(unfinished, step, start)
-    return chunk, stream
+    suffix = jax.tree.map(lambda x, old: x.reshape(old.shape), stream.suffix, suffix)
+    return chunk, stream.replace(suffix=suffix)
+
+
+def merged(suffix):
+    """[G M ...] -> [(G M) ...], as a loop carries a suffix: see `Policy.extend`."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), suffix)
 
 
 def append(tokens, length, new, num_new):

@@ -62,7 +62,7 @@ def make_policy(
         else:
             written = []
             for i, kind in enumerate(config.kinds):
-                layer_params = jax.tree.map(lambda a, i=i: a[i], params["blocks"])
+                layer_params = _params_of_layer(params["blocks"], i)
                 caches = (c and c[i] for c in (prefix, suffix))
                 layer = _layer(block, index, kind == SLIDING)
                 x, new = layer(layer_params, x, views[kind], *caches)
@@ -120,12 +120,18 @@ def make_policy(
         )
 
     def init_suffix(num_rows, num_branches, num_tokens):
-        shape = (num_rows, num_branches, config.num_kv_heads, num_tokens)
-        empty = jnp.zeros((*shape, config.head_dim), dtype)
-        return tuple((empty, empty) for _ in range(config.depth))
+        heads = (num_rows, num_branches, config.num_kv_heads)
+        keys = jnp.zeros((*heads, config.head_dim, num_tokens), dtype)
+        values = jnp.zeros((*heads, num_tokens, config.head_dim), dtype)
+        return tuple((keys, values) for _ in range(config.depth))
+
+    def prepare(params):
+        blocks = params["blocks"]
+        layers = tuple(_params_of_layer(blocks, i) for i in range(config.depth))
+        return {**params, "blocks": layers}
 
     def extend(params, prefix, suffix, tokens, positions, prefix_len, index, valid):
-        num_prefix = prefix[0][0].shape[2]
+        num_prefix = prefix[0][1].shape[-2]
         views = extended_views(config, num_prefix, positions, prefix_len, index, valid)
         x = embed(params, params["embed"], tokens, positions)
         return run_blocks(params, x, views, prefix, suffix, index)
@@ -139,6 +145,7 @@ def make_policy(
         extend=extend,
         unembed=unembed,
         over_logits=over_logits,
+        prepare=prepare,
     )
 
 
@@ -167,6 +174,13 @@ def _init(config, final_norm, key):
         shape = (config.max_positions, config.width)
         params["positions"] = 0.1 * jax.random.normal(position_key, shape)
     return params
+
+
+def _params_of_layer(blocks, i):
+    """Of the stacked tree, or of the tuple that `prepare` has made of it."""
+    if isinstance(blocks, tuple):
+        return blocks[i]
+    return jax.tree.map(lambda a: a[i], blocks)
 
 
 def _layer(block, index, sliding):
