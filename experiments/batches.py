@@ -37,7 +37,7 @@ def cut(records, row_len):
 
 def put_layout(lengths, row_len, section, mesh):
     """How traces of these lengths share rows, on the devices; None: one trace a row."""
-    if "packing" not in section:
+    if not section["packing"]:
         return None
     parts = prod(mesh.shape[axis] for axis in sharding.BATCH) * section["accumulate"]
     layout = packing.first_fit(lengths, row_len, multiple=parts)

@@ -21,5 +21,5 @@ def check(job):
             from experiments.math_problems import vocab_size_of
 
             building.check_vocabulary(name, vocab_size_of(name), task)
-    if "backbone" in section:
+    if section.get("backbone"):
         building.check_backbone(section)

@@ -169,7 +169,7 @@ def make_step(workspace, task, start, judge, problems, section, keys):
             watch.lap("score", found)
             initial_hidden, values = found
             batch = credit(values, rollouts) | {"initial_hidden": initial_hidden}
-            if "packing" in section:
+            if section["packing"]:
                 lengths, most = np.ravel(rollouts.length), rollouts.tokens.shape[-1]
                 row_len = packing.rounded_len(lengths.max(), most)
                 batch = packed(

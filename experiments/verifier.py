@@ -35,7 +35,7 @@ def run(job, workspace):
     base = building.load_policy(workspace.input_checkpoints("base"), task)
     records = read_records(workspace, is_orm)
     start = base
-    if "backbone" in section:
+    if section["backbone"]:
         building.check_backbone(section)
         start = building.load_checkpoint(section["backbone"], task, settings["model"])
     _, verifier, size = building.verifier_of(

@@ -10,6 +10,7 @@ import pytest
 from test_configs import ROOT, presets
 
 from experiments import building, cli, drawing
+from experiments.job_settings import PRECISION
 from experiments.pipeline import plan
 from pavjax import train
 from pavjax.nets.published import PUBLISHED, published_config
@@ -152,8 +153,7 @@ def test_the_presets_start_from_the_published_models(paper):
     preset, config = paper
     (sft,) = (job for job in jobs_of(config, "sft") if job.name == "sft.base")
     assert sft.settings["sft"]["init"] == f"hf:{BASES[preset]}"
-    precision = {"dtype", "scan_layers", "remat"}  # and what has its default
-    assert set(sft.settings["model"]) == precision
+    assert set(sft.settings["model"]) == set(PRECISION)
     model, task = model_of(sft.settings["sft"]["init"], sft.settings["model"])
     policy, _ = building.policy_of(model, task)
     params = jax.eval_shape(policy.init, KEY)
