@@ -1,5 +1,7 @@
 """Drawing traces with a policy, and grading them."""
 
+import collections
+
 import jax
 import numpy as np
 
@@ -104,13 +106,22 @@ def complete(task, draw, problems, tokens, prefix_len, is_open, num_samples):
 
 def graded_samples(task, params, sampler, problem_set, key, *, batch_size):
     """Draw and grade samples of every problem, batch by batch: yields (rows, number of
-    real ones among them, Rollouts [B N ...] with reward, responses)."""
+    real ones among them, Rollouts [B N ...] with reward, responses). While the host
+    grades a batch, the devices draw the next."""
     batch_size = min(batch_size, len(problem_set.ids))
+    waiting = collections.deque()
     for index, real in batches(len(problem_set.ids), batch_size):
         rows = problem_set.rows(index)
         batch_key = jax.random.fold_in(key, index[0])
-        rollouts = sampler(params, batch_key, rows.tokens, rows.prompt_len)
-        yield rows, real, *grade(task, rows.problems, jax.device_get(rollouts))
+        drawn = sampler(params, batch_key, rows.tokens, rows.prompt_len)
+        waiting.append((rows, real, drawn))
+        if len(waiting) > 1:
+            yield _graded(task, *waiting.popleft())
+    yield from (_graded(task, *each) for each in waiting)
+
+
+def _graded(task, rows, real, drawn):
+    return rows, real, *grade(task, rows.problems, jax.device_get(drawn))
 
 
 def accuracy_of(task, params, sampler, problem_set, key, *, batch_size):
