@@ -14,9 +14,8 @@ which no other iteration does but for the tokens. With them comes `seconds_evalu
 the evaluation that follows, if one does.
 """
 
-import time
-
 import functools
+import time
 
 import jax
 import numpy as np
