@@ -61,7 +61,7 @@ def guided_search(
     """
     root = _open(policy_params, tokens, prompt_len, policy, limits)
     logits, cache, state = verifier.prefill(verifier_params, tokens, prompt_len)
-    root.shared["verifier"] = _with_room(cache, limits)
+    root.shared["verifier"] = _with_room(verifier, cache, root)
     root.carry.update(
         values=jax.nn.sigmoid(logits)[:, None],
         verifier_state=jax.tree.map(lambda x: x[:, None], state),
@@ -87,7 +87,8 @@ def guided_search(
         logits, suffix, state = _by_problem((logits, suffix, state), shape)
         wrote = (new["chunk"].num_tokens > 0)[..., None]
         values = jnp.where(wrote, jax.nn.sigmoid(logits), old["values"])
-        ranked, values = _ranked(after, old["values"], values, h, score_rule, limits)
+        scores = score_rule(old["values"], values)
+        ranked, values = _ranked(after, scores, values, h, limits)
         suffixes = new["suffix"] | {"verifier": suffix}
         carry = {
             "values": values,
@@ -117,7 +118,6 @@ def make_scored_search(
     values_fn,
     *,
     policy,
-    score_rule,
     width,
     candidates,
     limits,
@@ -125,14 +125,14 @@ def make_scored_search(
     sampling=ANCESTRAL,
 ):
     """The same search with values from outside of JAX:
-    -> search(policy_params, key, tokens, prompt_len), which returns the same.
+    -> search(policy_params, key, tokens, prompt_len, score_rule), which returns the same.
 
     values_fn(tokens [R T], prompt_len [R], length [R]) -> [R P] numpy: values of
     prefixes, the bare prompt among them; it is called between the steps, on the host,
     with those candidates that have written something. `step_scorers.ExternalVerifier`
     makes it of any `score(problems, traces)`. Slower than `guided_search`, for every
     candidate is read anew and the devices wait meanwhile; each half of a step is one
-    program, compiled once for a shape.
+    program, compiled once for a shape, whatever the `score_rule`.
     """
 
     @jax.jit
@@ -147,14 +147,14 @@ def make_scored_search(
         return search.expand(key, beams, h, extend_fn=extend, candidates=candidates)
 
     @jax.jit
-    def keep(before, after, old, new, h):
-        ranked, values = _ranked(after, old, new, h, score_rule, limits)
+    def keep(before, after, scores, new, h):
+        ranked, values = _ranked(after, scores, new, h, limits)
         carry = {name: after.carry[name] for name in ("state", "start", "suffix")}
         carry["values"] = values
         options = {"width": width, "candidates": candidates, "distinct": distinct}
         return search.keep(before, after, ranked, carry, follow_fn=_follow, **options)
 
-    def run(policy_params, key, tokens, prompt_len):
+    def run(policy_params, key, tokens, prompt_len, score_rule):
         starts = np.asarray(prompt_len)
         root_values = np.asarray(values_fn(np.asarray(tokens), starts, starts))
         beams = start(policy_params, tokens, prompt_len)
@@ -171,7 +171,8 @@ def make_scored_search(
             if len(rows[0]):
                 texts = np.asarray(after.tokens)[rows]
                 new[rows] = values_fn(texts, starts[rows[0]], length[rows])
-            beams, counts[:, h] = keep(before, after, old, new, h)
+            scores = score_rule(jnp.asarray(old), jnp.asarray(new))
+            beams, counts[:, h] = keep(before, after, scores, new, h)
         return beams, beams.carry["values"], counts
 
     return run
@@ -180,26 +181,27 @@ def make_scored_search(
 def _open(policy_params, tokens, prompt_len, policy, limits):
     """The beam of the bare prompt, which has no values yet."""
     start = prompt_len[:, None]
-    _, cache = policy.prefill(policy_params, tokens)
     room = limits.max_steps * limits.max_step_len
-    return Beams(
+    _, cache = policy.prefill(policy_params, tokens)
+    root = Beams(
         tokens=jnp.pad(tokens, ((0, 0), (0, room)))[:, None],
         length=start,
         score=jnp.zeros(start.shape),
         done=jnp.zeros(start.shape, bool),
         carry={"state": jnp.zeros(start.shape, jnp.int32)},
-        shared={"policy": _with_room(cache, limits)},
+        shared={},
     )
+    root.shared["policy"] = _with_room(policy, cache, root)
+    return root
 
 
-def _with_room(cache, limits):
-    """Caches [B K T F] of prompts, as those of one beam each, with room for steps."""
-    room = limits.max_steps * limits.max_step_len
-
-    def pad(x):
-        return jnp.pad(x, ((0, 0),) * (x.ndim - 2) + ((0, room), (0, 0)))[:, None]
-
-    return jax.tree.map(pad, cache)
+def _with_room(network, cache, root):
+    """Caches of prompts, as those of one beam each that has room for its whole text."""
+    num_rows, _, num_tokens = root.tokens.shape
+    room = network.init_suffix(num_rows, 1, num_tokens)
+    room = jax.tree.map(lambda x: x[:, 0], room)
+    full = decoding.absorb(room, cache, jnp.zeros(num_rows, jnp.int32))
+    return jax.tree.map(lambda x: x[:, None], full)
 
 
 def _extend(policy_params, policy, limits, sampling, candidates, key, beams, h):
@@ -265,14 +267,14 @@ def _by_problem(tree, shape):
     return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[2:]), tree)
 
 
-def _ranked(after, old_values, values, h, score_rule, limits):
+def _ranked(after, scores, values, h, limits):
     """(what the search ranks by, values): nothing can come of a malformed step, nor of
     a trace that is not finished when the search is."""
     is_last = h == limits.max_steps - 1
     finished = _is_finished(after.tokens, after.length, limits)
     hopeless = (after.done | is_last) & ~finished
     values = jnp.where(hopeless[..., None], 0, values)
-    return jnp.where(hopeless, -jnp.inf, score_rule(old_values, values)), values
+    return jnp.where(hopeless, -jnp.inf, scores), values
 
 
 def _is_finished(tokens, length, limits):

@@ -122,11 +122,15 @@ class Policy(NamedTuple):
         suffix cache (R slots); each query sees the first `prefix_len` entries of its
         row's shared prefix cache, the valid slots before `index`, and causally the
         slots of its own chunk; a valid slot is at position
-        prefix_len + (valid slots before it)
+        prefix_len + (valid slots before it). Of every leaf of the suffix, G and M may
+        be one axis, and stay it: a loop should carry it so (an axis M = 1 makes XLA
+        copy the cache in every step)
     unembed(params, hidden [.. D]) -> [.. V] float32
     over_logits(fn, tokens [B T], *readings) -> what `fn(targets, *logits)` says of each
         token by the logits that predict it, [B T]: see `arrays.over_logits`. A reading
         is (params, hidden [B T D]), and there is no array [B T V] of any
+    prepare(params) -> params as `extend` and `unembed` read them fastest, to be made
+        once before a loop of them
     """
 
     init: Callable
@@ -137,6 +141,7 @@ class Policy(NamedTuple):
     extend: Callable
     unembed: Callable
     over_logits: Callable
+    prepare: Callable = lambda params: params
 
 
 class Verifier(NamedTuple):

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 
 from pavjax.arrays import last_axis_index
 from pavjax.decoding.sampling import draw_tokens
+from pavjax.decoding.streams import merged
 from pavjax.types import Cache, Chunk
 
 IDLE = -1
@@ -113,7 +114,9 @@ def complete(
     """
     given = (jnp.asarray(x, jnp.int32) for x in (tokens, prefix_len, budget))
     work = _plan(params, key, *given, policy)
-    step = _stepper(params, work, policy, lanes, max_tokens, rule, sampling)
+    step = _stepper(
+        policy.prepare(params), work, policy, lanes, max_tokens, rule, sampling
+    )
 
     def unfinished(state):
         return jnp.any(state.item != IDLE) | (state.next_row < work.num_rows)
@@ -157,7 +160,7 @@ def _empty(work, policy, lanes, max_tokens):
         length=zeros,
         count=zeros,
         prefix=jax.tree.map(lambda x: x[: lanes.num_lanes], work.store),
-        suffix=policy.init_suffix(*shape, max_tokens),
+        suffix=merged(policy.init_suffix(*shape, max_tokens)),
         chunk=Chunk(
             tokens=jnp.zeros((num_items, max_tokens), jnp.int32),
             logprobs=jnp.zeros((num_items, max_tokens)),

@@ -61,6 +61,8 @@ def write_step(
     shape = active.shape
     start = length - 1
 
+    params = policy.prepare(params)
+
     def draw(carry):
         i, token, active, step = carry
         before = last_axis_index(max_tokens, 3) < i
@@ -96,12 +98,19 @@ def write_step(
             logprobs=jnp.zeros((*shape, max_tokens)),
             num_tokens=jnp.zeros(shape, jnp.int32),
         ),
-        suffix=policy.init_suffix(*shape, max_tokens),
+        suffix=merged(policy.init_suffix(*shape, max_tokens)),
         state=state,
         ended=jnp.zeros(shape, bool),
     )
     carry = (jnp.int32(0), last, active, empty)
-    return jax.lax.while_loop(unfinished, draw, carry)[-1]
+    step = jax.lax.while_loop(unfinished, draw, carry)[-1]
+    suffix = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), step.suffix)
+    return step.replace(suffix=suffix)
+
+
+def merged(suffix):
+    """[G M ...] -> [(G M) ...], as a loop carries a suffix: see `Policy.extend`."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), suffix)
 
 
 def append(tokens, length, new, num_new):
@@ -114,12 +123,14 @@ def append(tokens, length, new, num_new):
 
 
 def absorb(prefix, suffix, start):
-    """Caches of G rows [G K T F], continued from place `start` [G] on by suffixes of
-    one branch each [G K Q F]: start + Q <= T."""
+    """Caches of G rows, continued from place `start` [G] on by suffixes of one branch
+    each: [G ...] both. Time is the axis along which one is longer than the other; of
+    equally long ones `start` is 0."""
 
     def write(row, new, place):
-        place = (0,) * (row.ndim - 2) + (place, 0)
-        return jax.lax.dynamic_update_slice(row, new.astype(row.dtype), place)
+        axes = zip(row.shape, new.shape, strict=True)
+        places = [place if size != count else 0 for size, count in axes]
+        return jax.lax.dynamic_update_slice(row, new.astype(row.dtype), places)
 
     return jax.tree.map(
         lambda rows, new: jax.vmap(write)(rows, new, start), prefix, suffix

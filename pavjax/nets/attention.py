@@ -1,5 +1,6 @@
 """Softmax attention over several groups of keys, and who sees whom."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -27,35 +28,58 @@ class View(NamedTuple):
     segments: jax.Array | None = None
 
 
+class Keys(NamedTuple):
+    """A group of keys with their values, as a cache holds them: [*H F T] and [*H T F].
+
+    *H is [G M K] or, with rows and branches merged, [(G M) K]; [G K] where all branches
+    of a row share them. Time comes last in keys, for a query then meets contiguous
+    memory in both products (measured on CPU: 1.3x on a step of decoding).
+    """
+
+    keys: jax.Array
+    values: jax.Array
+    mask: jax.Array  # broadcasts to [G M Q T], True = visible
+    shared: bool = False
+
+
 def attend(query, groups, *, scale, softcap=0.0):
     """Softmax attention of one query set over several groups of keys.
 
-    query: [G M K R Q F], K key-value heads with R query heads each.
-    groups: (keys, values, mask) each; keys and values [G K T F] where all branches
-        share them, [G M K T F] where each branch has its own; mask broadcasts to
-        [G M Q T], True = visible.
+    query: [G M K R Q F], K key-value heads with R query heads each; groups: `Keys`.
     Returns [G M K R Q F]. The softmax runs over all groups together, in float32, and
-    a shared group is read once per row, not once per branch. Heads come before time
-    so that every product is a batch of contiguous matrices (9x faster on CPU).
+    a shared group is read once per row, not once per branch: each group gives its
+    part of the numerator and of the denominator,
+
+        sum_i exp(S_i - top) V_i / sum_i sum_t exp(S_i - top),   top = max of all S
+
+    so that groups are never joined.
     """
     shape = query.shape
     rows = query.reshape(*shape[:3], -1, shape[-1])  # R and Q see the same keys
     scores = []
-    for keys, _, mask in groups:
-        pattern = "gmknf,gktf->gmknt" if keys.ndim == 4 else "gmknf,gmktf->gmknt"
-        score = wide_product(pattern, rows, keys)
+    for group in groups:
+        score = _product(rows, group, group.keys)
         score = soft_capped(score.reshape(*shape[:-1], -1) * scale, softcap)
-        scores.append(jnp.where(mask[:, :, None, None], score, INVISIBLE))
-    joined = scores[0] if len(scores) == 1 else jnp.concatenate(scores, axis=-1)
-    weights = jax.nn.softmax(joined).astype(query.dtype)
-    weights = weights.reshape(*rows.shape[:4], -1)
-    result, start = 0, 0
-    for _, values, _ in groups:
-        part = weights[..., start : start + values.shape[-2]]
-        pattern = "gmknt,gktf->gmknf" if values.ndim == 4 else "gmknt,gmktf->gmknf"
-        result = result + jnp.einsum(pattern, part, values)
-        start += values.shape[-2]
-    return result.reshape(shape)
+        scores.append(jnp.where(group.mask[:, :, None, None], score, INVISIBLE))
+    tops = [jnp.max(score, axis=-1, keepdims=True) for score in scores]
+    top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, tops))
+    result, total = 0, 0
+    for group, score in zip(groups, scores, strict=True):
+        weights = jnp.exp(score - top)
+        total = total + jnp.sum(weights, axis=-1, keepdims=True)
+        weights = weights.astype(query.dtype).reshape(*rows.shape[:4], -1)
+        result = result + _product(weights, group, group.values)
+    return (result.reshape(shape) / total).astype(query.dtype)
+
+
+def _product(rows, group, matrices):
+    """rows [G M K N A] times keys or values of a group [*H A B]: [G M K N B] float32."""
+    if group.shared:  # the branches of a row are further rows of the same product
+        rows = jnp.moveaxis(rows, 1, 2)
+    own_shape = (*matrices.shape[:-2], -1, rows.shape[-1])
+    result = wide_product("...na,...ab->...nb", rows.reshape(own_shape), matrices)
+    result = result.reshape(*rows.shape[:-1], -1)
+    return jnp.moveaxis(result, 2, 1) if group.shared else result
 
 
 def soft_capped(x, cap):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from pavjax.nets.architecture import TransformerConfig
-from pavjax.nets.attention import attend
+from pavjax.nets.attention import Keys, attend
 from pavjax.nets.rotary import rotate
 
 
@@ -66,21 +66,19 @@ class Block(nn.Module):
         )
         y = make_norm(c, name="attention_norm")(x)
         query, keys, values = self.project(y, view, dense)
-        written = (jnp.swapaxes(keys, 2, 3), jnp.swapaxes(values, 2, 3))
-        groups = []
-        if prefix is not None:
-            groups.append((*prefix, view.prefix_mask))
+        keys, values = (jnp.swapaxes(x, 2, 3) for x in (keys, values))
+        written = (jnp.swapaxes(keys, -1, -2), values)
         if suffix is not None:
             written = tuple(
-                jax.lax.dynamic_update_slice(
-                    old, new.astype(old.dtype), (0, 0, 0, index, 0)
-                )
-                for old, new in zip(suffix, written, strict=True)
+                _written(old, new, index, time_axis)
+                for old, new, time_axis in zip(suffix, written, (-1, -2), strict=True)
             )
-        groups.append((*written, view.own_mask))
         if prefix is None and suffix is None:
-            attended = self.attend_whole(query, *written, view, sliding)
+            attended = self.attend_whole(query, keys, values, view, sliding)
         else:
+            groups = [Keys(*written, view.own_mask)]
+            if prefix is not None:
+                groups.insert(0, Keys(*prefix, view.prefix_mask, shared=True))
             options = {"scale": c.score_scale, "softcap": c.score_softcap}
             attended = attend(query, groups, **options)
         attended = jnp.moveaxis(attended, -2, 2)
@@ -115,3 +113,9 @@ class Block(nn.Module):
         query = jnp.moveaxis(query, 2, -2)
         keys = rotate(keys, view.cos_sin)
         return query, keys, dense(kv_shape, name="value")(y)
+
+
+def _written(cache, new, index, time_axis):
+    """A suffix cache, of any axes before the last two, with `new` at `index` of time."""
+    new = new.astype(cache.dtype).reshape(*cache.shape[:-2], *new.shape[-2:])
+    return jax.lax.dynamic_update_slice_in_dim(cache, new, index, time_axis)

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def wide_product(pattern, left, right):
     """`jnp.einsum(pattern, left, right)` of two arrays of one type, as float32.
 
@@ -14,16 +13,17 @@ def wide_product(pattern, left, right):
     wider result has one operand of each type, and would be computed, and have copies of
     its operands, in float32: twice the time and memory of half of the backward pass.
     """
-    return jnp.einsum(pattern, left, right, preferred_element_type=jnp.float32)
 
+    def forward(left, right):
+        return product(left, right), (left, right)
 
-def _forward(pattern, left, right):
-    return wide_product(pattern, left, right), (left, right)
+    def backward(operands, cotangent):
+        _, back = jax.vjp(functools.partial(jnp.einsum, pattern), *operands)
+        return back(cotangent.astype(left.dtype))
 
+    @jax.custom_vjp
+    def product(left, right):
+        return jnp.einsum(pattern, left, right, preferred_element_type=jnp.float32)
 
-def _backward(pattern, saved, cotangent):
-    _, back = jax.vjp(functools.partial(jnp.einsum, pattern), *saved)
-    return back(cotangent.astype(saved[0].dtype))
-
-
-wide_product.defvjp(_forward, _backward)
+    product.defvjp(forward, backward)
+    return product(left, right)

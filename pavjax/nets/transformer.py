@@ -31,12 +31,18 @@ from pavjax.types import Policy
 
 
 def make_policy(
-    config: TransformerConfig, *, split_batch=lambda x: x, split_attention=lambda f: f
+    config: TransformerConfig,
+    *,
+    split_batch=lambda x: x,
+    gather_features=lambda x: x,
+    split_attention=lambda f: f,
 ) -> Policy:
     """The transformer as a `Policy`: pure functions of parameters and arrays.
 
     split_batch(x [G ...]) -> x, laid out over devices along its first axis: applied to
     embeddings and logits, where a compiler left to itself splits features instead.
+    gather_features(x [V D]) -> x, whole along D: applied to the embeddings of a full
+    forward pass, whose rows a compiler would otherwise fetch in parts and send around.
     split_attention(kernel) -> the kernel, run by each device on its own rows and heads:
     compilers do not look inside (see `runtime.sharding.split_attention`).
 
@@ -56,7 +62,7 @@ def make_policy(
         else:
             written = []
             for i, kind in enumerate(config.kinds):
-                layer_params = jax.tree.map(lambda a, i=i: a[i], params["blocks"])
+                layer_params = _params_of_layer(params["blocks"], i)
                 caches = (c and c[i] for c in (prefix, suffix))
                 layer = _layer(block, index, kind == SLIDING)
                 x, new = layer(layer_params, x, views[kind], *caches)
@@ -64,8 +70,8 @@ def make_policy(
             written = tuple(written)
         return final_norm.apply({"params": params["norm"]}, x), written
 
-    def embed(params, tokens, positions):
-        x = params["embed"][tokens].astype(dtype)
+    def embed(params, table, tokens, positions):
+        x = table[tokens].astype(dtype)
         if config.scaled_embeddings:
             x = x * jnp.asarray(config.width**0.5, dtype)
         if config.max_positions:
@@ -81,7 +87,9 @@ def make_policy(
             )
         positions, views = whole_views(config, length, segments)
         positions = jnp.broadcast_to(positions, (tokens.shape[0], 1, length))
-        x = embed(params, tokens[:, None], positions)
+        # For the few tokens of a decoding step it would be more than they weigh.
+        table = gather_features(params["embed"])
+        x = embed(params, table, tokens[:, None], positions)
         hidden, written = run_blocks(params, x, views, None, None, 0)
         return hidden[:, 0], jax.tree.map(lambda a: a[:, 0], written)
 
@@ -112,14 +120,20 @@ def make_policy(
         )
 
     def init_suffix(num_rows, num_branches, num_tokens):
-        shape = (num_rows, num_branches, config.num_kv_heads, num_tokens)
-        empty = jnp.zeros((*shape, config.head_dim), dtype)
-        return tuple((empty, empty) for _ in range(config.depth))
+        heads = (num_rows, num_branches, config.num_kv_heads)
+        keys = jnp.zeros((*heads, config.head_dim, num_tokens), dtype)
+        values = jnp.zeros((*heads, num_tokens, config.head_dim), dtype)
+        return tuple((keys, values) for _ in range(config.depth))
+
+    def prepare(params):
+        blocks = params["blocks"]
+        layers = tuple(_params_of_layer(blocks, i) for i in range(config.depth))
+        return {**params, "blocks": layers}
 
     def extend(params, prefix, suffix, tokens, positions, prefix_len, index, valid):
-        num_prefix = prefix[0][0].shape[2]
+        num_prefix = prefix[0][1].shape[-2]
         views = extended_views(config, num_prefix, positions, prefix_len, index, valid)
-        x = embed(params, tokens, positions)
+        x = embed(params, params["embed"], tokens, positions)
         return run_blocks(params, x, views, prefix, suffix, index)
 
     return Policy(
@@ -131,6 +145,7 @@ def make_policy(
         extend=extend,
         unembed=unembed,
         over_logits=over_logits,
+        prepare=prepare,
     )
 
 
@@ -161,10 +176,18 @@ def _init(config, final_norm, key):
     return params
 
 
+def _params_of_layer(blocks, i):
+    """Of the stacked tree, or of the tuple that `prepare` has made of it."""
+    if isinstance(blocks, tuple):
+        return blocks[i]
+    return jax.tree.map(lambda a: a[i], blocks)
+
+
 def _layer(block, index, sliding):
     """The block as a function of arrays. What its backward pass recomputes, by
     `model.remat`: nothing; all; "dots": all but products with weights; "attention": see
-    `kernels.choice`."""
+    `kernels.choice`. On a CPU the compiler merges what unrolled layers compute twice:
+    there only scanned ones save memory."""
 
     def layer(layer_params, x, view, prefix, suffix):
         caches = (prefix, suffix, index)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pavjax.nets.attention import attend
+from pavjax.nets.attention import Keys, attend
 from pavjax.nets.kernels import gpu, splash
 from pavjax.nets.kernels.case import Case
 
@@ -65,7 +65,7 @@ def make_whole_attention(config, split_attention=lambda f: f):
         # pass. No kernel keeps them.
         @jax.checkpoint if config.remat == "attention" else lambda f: f
         def attend_xla(query, keys, values):
-            group = (keys, values, view.own_mask)
+            group = Keys(jnp.swapaxes(keys, -1, -2), values, view.own_mask)
             options = {"scale": config.score_scale, "softcap": config.score_softcap}
             return attend(query, [group], **options)
 
@@ -77,7 +77,9 @@ def make_whole_attention(config, split_attention=lambda f: f):
 
         segments = view.segments
         window = config.window if config.window < length else 0
-        if not window or isinstance(sliding, bool):
+        if not window:
+            sliding = False
+        if isinstance(sliding, bool):
             return of_window(window if sliding else 0)(query, keys, values)
         if choose(window) == choose(0) == "xla":
             return attend_xla(query, keys, values)
