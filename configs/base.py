@@ -43,6 +43,7 @@ def get_config():
             "complementarity": stages.complementarity(),
             "verifier": stages.verifier(),
             "orm": stages.orm(),
+            "external": stages.external(),
             "search": stages.search(),
             "verifier_check": stages.verifier_check(),
             "evaluate": stages.evaluate(),

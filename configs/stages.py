@@ -123,9 +123,30 @@ def orm():
     return {"head": "log_ratio", "labels": "step_ends"}
 
 
+def external():
+    """How a published verifier of steps is asked, which `search.verifier` or
+    `rl.verifier` names. It has one column, which stands for the base's values."""
+    return {
+        # "trl", "skywork", "qwen_prm", "math_shepherd" or "rlhflow"; "" = by its head,
+        # which the last two have not.
+        "kind": "",
+        "separator": "",  # of kind "trl": what ends a step; "" = a newline
+        # Of a score: "values" (of the trace so far, a probability), or "rewards" (what
+        # the step has earned: its advantage already).
+        "meaning": "values",
+        "root": 0.5,  # value of a bare problem, of which it says nothing
+        "max_length": 0,  # tokens of a trace that it reads; 0 = as many as it can
+        "batch_size": 32,  # traces that it reads at once
+        "dtype": "float32",  # in which it is held and run
+    }
+
+
 def search():
     """Best-of-N and step-level beam search on test problems."""
     return {
+        # "hf:NAME" = a published verifier, a folder or a hub name, in place of the
+        # verifier and of the ORM; "" = the trained ones.
+        "verifier": "",
         "widths": (1, 2, 4, 8, 16, 32, 64),  # N: samples, or beams. P: 2 .. 128
         "candidates": 3,  # C: next steps drawn per beam (P)
         "alpha_grid": tuple(k / 10 for k in range(11)),  # tried on validation (P)
@@ -162,6 +183,7 @@ def rl():
         "seeds": (0, 1, 2),  # one run of every method each
         "num_iterations": 100,  # P: 10,000 (2B), 5,000 (9B)
         "num_samples": 8,  # traces per problem and iteration. P: not given
+        "verifier": "",  # as in `search`; a method may have its own
         "alpha": 3.0,  # weight of the advantages. P: 5 (2B), 3 (9B)
         "prover": "",  # as the config's `prover`; "" = that one
         "credit": "advantage",  # "advantage" (P), or "value": Q^mu, a cautionary tale
@@ -209,4 +231,8 @@ def training(batch_size):
         "warmup_fraction": 0.1,  # of all updates, linear (P)
         "weight_decay": 0.0,  # decoupled, of matrices only
         "grad_clip": 1.0,  # global norm; 0 = none
+        # "adamw", or "adafactor": second moments of rows and columns alone, 4 bytes per
+        # parameter less. P: not given
+        "optimizer": "adamw",
+        "momentum_dtype": "float32",  # or "bfloat16", 2 bytes per parameter less
     }

@@ -45,6 +45,17 @@ class Judge(NamedTuple):
     provers: list
     size: evaluate.ModelSize
     reads_reference: bool  # its head also reads the base policy's log-probs
+    name: str = ""  # of a published one; this is a trained one
+
+    @property
+    def num_networks(self):
+        """How many read each token that is scored."""
+        return 1 + self.reads_reference
+
+    @property
+    def estimates_values(self):
+        """Are its scores chances of success?"""
+        return True
 
 
 def task_of(settings):
@@ -60,12 +71,20 @@ def split_batch(x):
     return sharding.constrain(x, sharding.BATCH)
 
 
+def gather_features(x):
+    """A matrix [V D] with whole rows: `fsdp` splits what is stored, not what is used."""
+    return sharding.constrain(x, "tensor", None)
+
+
 def policy_of(model, task):
     """The `model` section -> (Policy, ModelSize)."""
     config = config_of(model, task)
     sizes = {name: getattr(config, name) for name in evaluate.ModelSize._fields}
     policy = make_policy(
-        config, split_batch=split_batch, split_attention=sharding.split_attention
+        config,
+        split_batch=split_batch,
+        gather_features=gather_features,
+        split_attention=sharding.split_attention,
     )
     return policy, evaluate.ModelSize(**sizes)
 
@@ -202,7 +221,8 @@ def load_verifier(checkpoints, task, step=None):
 
 def optimizer_of(section, num_updates):
     names = ("schedule", "warmup_fraction", "weight_decay", "grad_clip")
-    options = {name: section[name] for name in names}
+    names += ("optimizer", "momentum_dtype")
+    options = {name: section[name] for name in names if name in section}
     return make_optimizer(section["learning_rate"], num_updates=num_updates, **options)
 
 

@@ -29,6 +29,9 @@ LATER = {
     "attention": "auto",
     "logits_at_once": 2**26,
     "packing": False,
+    "verifier": "",
+    "optimizer": "adamw",
+    "momentum_dtype": "float32",
 }
 # What of `model` is the run's to decide, where the sizes are those of a checkpoint.
 PRECISION = ("dtype", "scan_layers", "remat", "attention", "logits_at_once")

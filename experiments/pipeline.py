@@ -9,6 +9,8 @@ orm                outcome of complete traces       <- base, collect
                    (with collect.hard: more labels, found with a first verifier,
                    before these two; see label_rounds.py)
 search             best-of-N and beams              <- base, verifier.main, orm
+                   (with search.verifier or rl.verifier, published ones, nothing is
+                   trained for who asks them; see external_verifiers.py)
 check.<name>       a verifier against many completions   <- base, verifier.<name>,
                    collect.reference, if the config has one
 evaluate.sft, evaluate.rft      Pass@N, before RL   <- base; rft
@@ -16,6 +18,7 @@ rl.<method>.seed<k>             <- base, rft, verifier.main, both evaluations
 report                                              <- all of them
 """
 
+from experiments import external_verifiers as outside
 from experiments import sources
 from experiments.job_settings import (
     checkpoint_settings,
@@ -54,14 +57,18 @@ def plan(config):
     verifiers, hard = verifier_jobs(config, policies, labels)
     orm = orm_job(config, {"base": base, **labels} | hard)
     chooser = complementarity_job(config, policies)
-    search = search_job(config, base, verifiers["main"], orm, chooser)
+    trained = {"verifier": verifiers["main"], "orm": orm}
+    search = search_job(config, base, trained, chooser)
     before = {
         "evaluate.sft": evaluate_job(config, "evaluate.sft", base),
         "evaluate.rft": evaluate_job(config, "evaluate.rft", rft),
     }
     inputs = {"base": base, "rft": rft, "verifier": verifiers["main"], **before}
     runs = rl_jobs(config, inputs, chooser)
-    parts = [*policies.values(), collect, rft, *verifiers.values(), orm, search]
+    parts = [*policies.values(), collect, rft]
+    if any("verifier" in job.inputs for job in (search, *runs)):
+        parts += verifiers.values()
+    parts += [*([orm] if "orm" in search.inputs else []), search]
     parts += [*before.values(), *runs]
     # The rounds that led to them too: the report accounts for all that was spent.
     report = report_job(config, with_inputs(parts))
@@ -148,7 +155,8 @@ def prover_input(config, prover, chooser):
     return str(parse_name(prover, config.base)), {}
 
 
-def search_job(config, base, verifier, orm, chooser):
+def search_job(config, base, trained, chooser):
+    """trained: the verifier and the ORM, as inputs."""
     prover, more = prover_input(config, config.prover, chooser)
     settings = {
         "seed": config.seed,
@@ -158,8 +166,13 @@ def search_job(config, base, verifier, orm, chooser):
         "family": family_of(config),
         "search": config.search.to_dict(),
     }
-    inputs = {"base": base, "verifier": verifier, "orm": orm} | more
-    return make_job("search", "search", settings, inputs)
+    if config.search.verifier:
+        outside.check_prover(config, prover, "prover")
+        settings |= outside.settings_of(config, config.search.verifier)
+        settings["provers"] = [config.base]
+        settings["family"] = outside.family_of(config)
+        trained = {}
+    return make_job("search", "search", settings, {"base": base} | trained | more)
 
 
 def check_job(config, name, inputs):
@@ -200,8 +213,15 @@ def rl_jobs(config, inputs, chooser):
         own["prover"], more = prover_input(config, prover, chooser)
         check_choices(own)
         check_refreshed(config, own)
+        read = inputs | more
+        if own["verifier"]:
+            del read["verifier"]
+            if not own["alpha"]:
+                own["verifier"] = outside.UNREAD
+            else:
+                outside.check_prover(config, own["prover"], f"{name}: rl.prover")
         jobs += [
-            rl_job(config, f"rl.{name}.seed{seed}", own | {"seed": seed}, inputs | more)
+            rl_job(config, f"rl.{name}.seed{seed}", own | {"seed": seed}, read)
             for seed in seeds
         ]
     return jobs
@@ -214,6 +234,8 @@ def rl_job(config, name, section, inputs):
         "provers": provers_of(config),
         "rl": section,
     }
+    if section["verifier"] not in ("", outside.UNREAD):
+        settings |= outside.settings_of(config, section["verifier"])
     return make_job("rl", name, settings, inputs)
 
 
@@ -228,6 +250,11 @@ def check_refreshed(config, section):
     """StageError for a verifier that would follow another policy than its prover."""
     if not (section["alpha"] and section["refresh_learning_rate"]):
         return
+    if section["verifier"]:
+        raise StageError(
+            f"rl.verifier={section['verifier']!r} is a published verifier, which goes "
+            "on learning from nobody: set rl.refresh_learning_rate=0 with it"
+        )
     prover = section["prover"]
     if prover == AUTO or set(parse_name(prover, config.base).policies) != {config.base}:
         raise StageError(

@@ -1,6 +1,7 @@
 """rl: REINFORCE from the RFT policy, with outcome and process rewards.
 
-in:   the RFT policy (start and KL anchor), the verifier, evaluations of SFT and RFT
+in:   the RFT policy (start and KL anchor), the verifier, or a published one, and the
+      evaluations of SFT and RFT
 out:  checkpoints; curves of test accuracy against iterations and sampled tokens
       python -m experiments.rl --config=... --workdir=...
 
@@ -16,6 +17,7 @@ import numpy as np
 from experiments import batches, building, drawing, fitting
 from experiments import run as runner
 from experiments.complementarity import named_prover
+from experiments.external_judge import judge_of
 from experiments.problems import problem_sets
 from experiments.prover_names import prover_of
 from experiments.rl_metrics import Stopwatch, make_value_error, trace_metrics
@@ -31,10 +33,10 @@ def run(job, workspace):
     task = building.task_of(settings["task"])
     start = building.load_policy(workspace.input_checkpoints("rft"), task)
     base = building.load_policy(workspace.input_checkpoints("base"), task)
-    judge = building.load_verifier(workspace.input_checkpoints("verifier"), task)
+    judge = judge_of(job, workspace, task)
     name = named_prover(workspace, section["prover"])
     section = section | {"prover": name}
-    gate = gate_of(workspace, section, judge.provers, task)
+    gate = gate_of(workspace, section, judge, task)
     problems = problem_sets(task, settings["task"], ("train", "test"))
     # Methods of one seed see the same problems in the same order.
     key = building.stage_key(settings["seed"], f"rl.seed{section['seed']}")
@@ -89,7 +91,8 @@ def run(job, workspace):
     final = building.Model(
         start.policy, state.params["policy"], start.config, start.size
     )
-    write_results(workspace, job, section, task, final, problems["test"], gate)
+    judged = {"gate": gate, "verifier": judge.name}
+    write_results(workspace, job, section, task, final, problems["test"], judged)
 
 
 def is_refreshed(section):
@@ -122,7 +125,7 @@ def make_step(workspace, task, start, judge, problems, section, keys):
         clip=section["credit_clip"],
     )
     num_prefixes = task.max_steps + 1
-    read = make_reader(policy, judge.verifier if rule.alpha else None, num_prefixes)
+    read = make_reader(policy, judge, rule, num_prefixes)
     credit = jax.jit(
         functools.partial(
             rl.credits_of_values,
@@ -152,7 +155,8 @@ def make_step(workspace, task, start, judge, problems, section, keys):
             return sampler(params["policy"], key, rows.tokens, rows.prompt_len)
 
         def read_fn(params, rollouts):
-            return read(start.params, params.get("verifier", judge.params), rollouts)
+            verifier_params = params.get("verifier", judge.params)
+            return read(start.params, verifier_params, rollouts, watch)
 
         def grade_fn(rows, rollouts):
             drawn = jax.device_get(rollouts.replace(logprobs=None))
@@ -191,19 +195,28 @@ def make_step(workspace, task, start, judge, problems, section, keys):
     return step_fn
 
 
-def make_reader(policy, verifier, num_prefixes):
-    """Compiled: read(initial policy's params, verifier's, rollouts [B N ...]) -> (the
+def make_reader(policy, judge, rule, num_prefixes):
+    """read(initial policy's params, verifier's, rollouts [B N ...], watch) -> (the
     initial policy's hidden states [B * N T D], V of every prefix [B * N S P]); these are
-    None without a verifier."""
+    None where nobody asks for them. A published verifier is asked at once, on the host."""
 
     @jax.jit
-    def read(initial_params, verifier_params, rollouts):
+    def on_devices(initial_params, verifier_params, rollouts):
         values = None
-        if verifier is not None:
+        if rule.alpha and judge.verifier is not None:
             values = rl.rollout_values(
-                verifier, verifier_params, rollouts, num_prefixes=num_prefixes
+                judge.verifier, verifier_params, rollouts, num_prefixes=num_prefixes
             )
         return policy.hidden(initial_params, rl.flat(rollouts)[0]), values
+
+    def read(initial_params, verifier_params, rollouts, watch):
+        hidden, values = on_devices(initial_params, verifier_params, rollouts)
+        if rule.alpha and judge.verifier is None:
+            traces = jax.device_get(rl.flat(rollouts))
+            watch.lap("sample")
+            values = judge.trace_values(*traces)
+            watch.lap("score")
+        return hidden, values
 
     return read
 
@@ -234,7 +247,7 @@ def charge(costs, start, judge, section, flat):
     response = int(np.sum(length - flat.prompt_len))
     forward = np.sum(evaluate.sequence_flops(start.size, length))
     networks = 1 + (section["baseline"] == "value") + is_refreshed(section)
-    readers = 1 + judge.reads_reference if section["alpha"] else 0
+    readers = judge.num_networks if section["alpha"] else 0
     costs.add(
         tokens_generated=response,
         tokens_scored=response * (1 + readers),
@@ -242,6 +255,9 @@ def charge(costs, start, judge, section, flat):
         flops=forward * (2 + readers)
         + networks * np.sum(evaluate.train_flops(start.size, length)),
     )
+    if section["alpha"] and judge.verifier is None:
+        tokens, flops = judge.reading_of(flat.tokens, flat.prompt_len)
+        costs.add(tokens_scored=round(tokens.sum()), flops=flops.sum())
 
 
 if __name__ == "__main__":

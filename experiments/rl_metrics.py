@@ -14,6 +14,7 @@ which no other iteration does but for the tokens. With them comes `seconds_evalu
 the evaluation that follows, if one does.
 """
 
+import functools
 import time
 
 import functools
@@ -66,26 +67,36 @@ def make_value_error(task, policy, judge, problems, *, num_problems=16, num_samp
     refreshed, the current policy.
 
     A fixed verifier is queried ever further from what it was trained on as the policy
-    moves; this is the number that shows it.
+    moves; this is the number that shows it. None if its scores are no values.
     """
+    if not judge.estimates_values:
+        return lambda *_: None
     rows = problems.rows(np.arange(num_problems) % len(problems.ids))
     sampler = drawing.make_sampler(task, policy, 1)
     brancher = drawing.make_brancher(task, policy)
 
+    options = {"num_prefixes": task.max_steps + 1}
+    points = jax.jit(functools.partial(labels.branch_points, **options))
+
     @jax.jit
-    def judged(params, traces):
-        options = {"num_prefixes": task.max_steps + 1}
-        steps = traces.step_ids, traces.prompt_len
+    def own_values(params, traces):
         logits = judge.verifier.logits(params, traces.tokens, traces.prompt_len)
-        values = pav.prefix_values(logits, *steps, **options)[..., 0]
-        return values, *labels.branch_points(*steps, **options)
+        return pav.prefix_values(logits, traces.step_ids, traces.prompt_len, **options)
+
+    def values_of(params, traces):
+        if judge.verifier is not None:
+            return jax.device_get(own_values(params, traces))[..., 0]
+        found = judge.trace_values(traces.tokens, traces.step_ids, traces.prompt_len)
+        judge.forget()  # as of all evaluation, what it read is not counted
+        return found[..., 0]
 
     def value_error(policy_params, prover_params, verifier_params, key):
         draw_key, branch_key = jax.random.split(key)
         traces = drawing.flatten(
             sampler(policy_params, draw_key, rows.tokens, rows.prompt_len)
         )
-        values, prefix_len, is_open = jax.device_get(judged(verifier_params, traces))
+        values = values_of(verifier_params, traces)
+        prefix_len, is_open = jax.device_get(points(traces.step_ids, traces.prompt_len))
         *_, rewards = drawing.complete(
             *(task, functools.partial(brancher, prover_params, branch_key)),
             *(rows.problems, traces.tokens, prefix_len, is_open, num_samples),

@@ -14,11 +14,13 @@ LOGGED = (
 )
 
 
-def gate_of(workspace, section, provers, task):
+def gate_of(workspace, section, judge, task):
     """Is the verifier good enough to learn from? Reported, not enforced: a run with a
     bad verifier is still a result. "passed" is None where the task has no oracle of its
     steps to tell by."""
     gate = {"passed": None, "auc": None, "threshold": section["min_verifier_auc"]}
+    if judge.name:
+        return gate  # nothing is known of how good a published verifier is here
     if task.steps_correct is None:
         if section["alpha"]:
             workspace.log(
@@ -30,7 +32,7 @@ def gate_of(workspace, section, provers, task):
     quality = workspace.input_results("verifier")["test"]
     aucs = [
         quality["auc_no_error"][policy]
-        for policy in parse_name(section["prover"], provers[0]).policies
+        for policy in parse_name(section["prover"], judge.provers[0]).policies
     ]
     auc = None if None in aucs else min(aucs)
     passed = auc is not None and auc >= section["min_verifier_auc"]
@@ -42,7 +44,8 @@ def gate_of(workspace, section, provers, task):
     return gate | {"passed": passed, "auc": auc}
 
 
-def write_results(workspace, job, section, task, final, problems, gate):
+def write_results(workspace, job, section, task, final, problems, judged):
+    """judged: what `gate_of` says of the verifier, and its name."""
     iterations, accuracy = fitting.history(workspace, "test_accuracy")
     own = evaluate_stage.pass_at_n(
         *(task, final, problems),
@@ -61,7 +64,7 @@ def write_results(workspace, job, section, task, final, problems, gate):
             "test_accuracy": accuracy,
             "num_test": len(problems.ids),
             "metrics": {name: logged(workspace, name, iterations) for name in LOGGED},
-            "gate": gate,
+            **judged,
             "headline": {"accuracy": own["accuracy"][0], "best": max(accuracy)},
             "final": final_results(workspace, own),
         }

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import jax
 
-from experiments import cli, side_by_side
+from experiments import cli, external_verifiers, side_by_side
 from experiments.pipeline import available, plan
 from experiments.reporting import summary as reporting_summary
 from experiments.stages import StageError, Workspace, read_record, with_inputs
@@ -83,14 +83,15 @@ def check_problems(jobs, workdir):
     """StageError, before any work, for data, a tokenizer or a pretrained model that is
     missing, does not fit, or has fewer problems than a job asks for."""
     for job in jobs:
-        if job.settings.get("task", {}).get("name") != "math_text":
+        is_math = job.settings.get("task", {}).get("name") == "math_text"
+        if job.is_done(workdir) or not (is_math or "external" in job.settings):
             continue
-        if job.is_done(workdir):
-            continue
-        from experiments import math_checks  # brings tensorflow_datasets along
-
         try:
-            math_checks.check(job)
+            external_verifiers.check(job)
+            if is_math:
+                from experiments import math_checks  # brings tensorflow_datasets along
+
+                math_checks.check(job)
         except (ValueError, ImportError, OSError) as error:
             raise StageError(f"{job.name} cannot be run: {error}") from error
 

@@ -1,6 +1,7 @@
 """search: what a verifier is worth at test time.
 
-in:   the base policy, the PAV (one value per prover and prefix), the ORM
+in:   the base policy, the PAV (one value per prover and prefix), the ORM; or a
+      published verifier that is both
 out:  accuracy of best-of-N, votes and step-level beams against samples, generated
       tokens and FLOPs, on test problems; alpha is chosen on validation problems
       python -m experiments.search --config=... --workdir=...
@@ -19,6 +20,8 @@ import numpy as np
 from experiments import building, search_results
 from experiments import run as runner
 from experiments.complementarity import named_prover
+from experiments.external_judge import judge_of
+from experiments.external_search import ExternalSearcher
 from experiments.kept_parts import KeptParts
 from experiments.problems import problem_sets
 from experiments.prover_names import prover_of
@@ -29,10 +32,13 @@ def run(job, workspace):
     settings, section = job.settings, job.settings["search"]
     task = building.task_of(settings["task"])
     base = building.load_policy(workspace.input_checkpoints("base"), task)
-    judge = building.load_verifier(workspace.input_checkpoints("verifier"), task)
-    orm = building.load_verifier(workspace.input_checkpoints("orm"), task)
+    judge = judge_of(job, workspace, task)
+    if "orm" in job.inputs:
+        orm = building.load_verifier(workspace.input_checkpoints("orm"), task)
+        searcher = Searcher(task, base, judge, orm, section)
+    else:
+        searcher = ExternalSearcher(task, base, judge, section)
     problems = problem_sets(task, settings["task"], ("validation", "test"))
-    searcher = Searcher(task, base, judge, orm, section)
     units = Units(workspace, building.stage_key(settings["seed"], "search"))
     most = max(section["widths"]) * section["candidates"]
     pools = {
@@ -60,6 +66,7 @@ def run(job, workspace):
             provers=settings["provers"],
             default=default,
         )
+        | {"verifier": judge.name}
     )
 
 
@@ -128,13 +135,7 @@ class Units(KeptParts):
         with self.workspace.progress(total, unit="problems", label=name) as bar:
             pool = searcher.pool(problems, self._key(name), num_samples)
             bar.update(total)
-        response = int(np.sum(pool["length"] - pool["prompt_len"]))
-        written, read, _ = searcher.sample_flops(pool)
-        self.costs.add(
-            tokens_generated=response,
-            tokens_scored=2 * response,
-            flops=(written + 2 * read) * pool["length"].size,
-        )
+        self.costs.add(**searcher.pool_costs(pool))
         return self.keep(name, pool)
 
     def beam(self, name, searcher, problems, width, rule, key, all_picks=False):
@@ -146,18 +147,7 @@ class Units(KeptParts):
             found = searcher.beam(
                 problems, self._key(key), width, rule, bar.update, all_picks
             )
-        written = int(found["written"].sum())
-        self.costs.add(
-            tokens_generated=written,
-            tokens_scored=written,
-            flops=searcher.beam_flops(found, width) * total,
-        )
-        if all_picks:
-            response = found["final_len"] - found["prompt_len"][:, None]
-            self.costs.add(
-                tokens_scored=int(response.sum()),
-                flops=searcher.orm_pick_flops(found) * total,
-            )
+        self.costs.add(**searcher.beam_costs(found, width))
         return self.keep(name, found)
 
     def _key(self, name):

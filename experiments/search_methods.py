@@ -1,6 +1,7 @@
 """What the search stage measures: a pool of samples, and beams; arrays per problem."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,15 @@ from pavjax.tasks import encoding
 from pavjax.types import Rollouts
 
 PLAIN = "Q"  # label of the search that ranks by Q^pi alone
+
+
+class SampleFlops(NamedTuple):
+    """FLOPs of one sample, and of the prompt that all samples of a problem share."""
+
+    write: float  # of the policy
+    write_prompt: float
+    read: float  # of a verifier
+    read_prompt: float
 
 
 class Searcher:
@@ -56,8 +66,8 @@ class Searcher:
         ):
             flat = drawing.flatten(rollouts)
             found = {
-                "values": np.asarray(self.values["PAV"](self.judge.params, flat)),
-                "orm": np.asarray(self.values["ORM"](self.orm.params, flat))[:, -1, 0],
+                **self._scores(flat),
+                **self._spent(flat.tokens, flat.prompt_len),
                 "reward": flat.reward,
                 "length": flat.length,
                 "prompt_len": flat.prompt_len,
@@ -68,6 +78,18 @@ class Searcher:
             found["answer"] = answer_ids(self.task, responses, shape)
             parts.append({name: array[:real] for name, array in found.items()})
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+    def _scores(self, flat):
+        """V of every prefix of traces [R ...]: [R S P], and the ORM's of the whole."""
+        return {
+            "values": np.asarray(self.values["PAV"](self.judge.params, flat)),
+            "orm": np.asarray(self.values["ORM"](self.orm.params, flat))[:, -1, 0],
+        }
+
+    def _spent(self, tokens, prompt_len):
+        """What of the cost of scoring problems [B] has to be kept: {name: [B]}. Of
+        networks that read every token once, nothing."""
+        return {}
 
     @functools.cached_property
     def _search(self):
@@ -101,6 +123,7 @@ class Searcher:
         parts = []
         for rows, real, found in self._searched(problems, key, width, rule):
             tokens, length, values, written = found
+            spent = self._spent(rows.tokens, rows.prompt_len)
             reward, responses = drawing.grade_traces(
                 self.task, rows.problems, tokens, rows.prompt_len[:, None], length
             )
@@ -115,9 +138,10 @@ class Searcher:
                 "prompt_len": rows.prompt_len,
                 "chosen_tokens": tokens[every, best],
                 "chosen_length": length[every, best],
+                **spent,
             }
             if all_picks:
-                by_orm = self._orm_values(rows, tokens, length).argmax(axis=1)
+                by_orm = self._orm_values(rows, tokens, length, values).argmax(axis=1)
                 answers = answer_ids(self.task, responses, reward.shape)
                 votes = evaluate.vote_curve(answers, reward, [width])
                 found["correct_by_orm"] = reward[every, by_orm]
@@ -128,7 +152,7 @@ class Searcher:
                 progress(sum(len(part["correct"]) for part in parts))
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
-    def _orm_values(self, rows, tokens, length):
+    def _orm_values(self, rows, tokens, length, values):
         """The ORM's value of each final trace [B W]; -1 of those that are unfinished."""
         shape = length.shape
         prompt_len = np.repeat(rows.prompt_len[:, None], shape[1], axis=1)
@@ -191,24 +215,47 @@ class Searcher:
         return np.asarray(values(self.judge.params, tokens, prompt_len, step_ids))
 
     def sample_flops(self, pool):
-        """Policy FLOPs of one sample, and the verifier's to score it: means over the
-        pool, the prompt (read once for all) aside; and the prompt's own."""
+        """`SampleFlops`: means over the pool."""
         prompt, length = pool["prompt_len"].ravel(), pool["length"].ravel()
         read = np.mean(evaluate.sequence_flops(self.base.size, length, prompt))
         once = np.mean(evaluate.sequence_flops(self.base.size, prompt))
-        return read, read, once
+        return SampleFlops(read, once, read, once)
+
+    def pool_costs(self, pool):
+        """What a pool adds to the cost account: drawn, and read by PAV and ORM."""
+        response = int(np.sum(pool["length"] - pool["prompt_len"]))
+        flops = self.sample_flops(pool)
+        return {
+            "tokens_generated": response,
+            "tokens_scored": 2 * response,
+            "flops": (flops.write + 2 * flops.read) * pool["length"].size,
+        }
+
+    def beam_costs(self, found, width):
+        """What a search adds to the cost account."""
+        written = int(found["written"].sum())
+        costs = {"tokens_generated": written, "tokens_scored": written}
+        costs["flops"] = self.beam_flops(found, width) * len(found["written"])
+        if "final_len" in found:  # the ORM has read the final traces
+            response = found["final_len"] - found["prompt_len"][:, None]
+            costs["tokens_scored"] += int(response.sum())
+            costs["flops"] += self.orm_pick_flops(found) * len(found["written"])
+        return costs
 
     def beam_flops(self, found, width):
         """Mean FLOPs of a search: both networks read the prompt once and every token
         that any candidate wrote once."""
+        sizes = self.base.size, self.judge.size
+        return sum(self._once_flops(size, found, width) for size in sizes)
+
+    def _once_flops(self, size, found, width):
+        """Of a network that reads prompt and candidates once."""
         rows = width * self.section["candidates"]
         stop = found["prompt_len"] + np.cumsum(found["written"], axis=1).T / rows
         start = np.concatenate([found["prompt_len"][None], stop[:-1]])
-        total = 0.0
-        for size in (self.base.size, self.judge.size):
-            steps = evaluate.sequence_flops(size, stop, start).sum(0) * rows
-            total += np.mean(steps + evaluate.sequence_flops(size, found["prompt_len"]))
-        return float(total)
+        steps = evaluate.sequence_flops(size, stop, start).sum(0) * rows
+        prompt = evaluate.sequence_flops(size, found["prompt_len"])
+        return float(np.mean(steps + prompt))
 
     def orm_pick_flops(self, found):
         """Mean FLOPs of the ORM on all final traces, which it reads anew."""

@@ -77,7 +77,7 @@ def best_of_n(searcher, pool, section):
     """Curves of the methods that choose among n whole samples."""
     ns = sample_counts(section)
     response = float(np.mean(pool["length"] - pool["prompt_len"]))
-    written, read, prompt = searcher.sample_flops(pool)
+    flops = searcher.sample_flops(pool)
     correct = pool["reward"]
     scores = {"ORM": pool["orm"], "PAV-as-ORM": pool["values"][:, :, -1, 0]}
     curves, num_readers = {}, {}
@@ -100,7 +100,10 @@ def best_of_n(searcher, pool, section):
             "accuracy": [interval(column) for column in curve.T],
             "tokens": [n * response for n in ns],
             "flops": [
-                n * (written + readers * read) + (1 + readers) * prompt for n in ns
+                n * (flops.write + readers * flops.read)
+                + flops.write_prompt
+                + readers * flops.read_prompt
+                for n in ns
             ],
         }
         if method in scores:

@@ -151,9 +151,7 @@ def train_verifier(
 
     fitting.fit(
         workspace,
-        sharding.born_sharded(
-            init_state, init_key, jax.device_get(given), mesh=workspace.mesh
-        ),
+        sharding.born_sharded(init_state, init_key, given, mesh=workspace.mesh),
         step_fn,
         num_steps=section["num_updates"],
         checkpoint_every=section["checkpoint_every"],

@@ -78,7 +78,8 @@ def guided_search(
         )
         wrote = (chunk.num_tokens > 0)[..., None]
         values = jnp.where(wrote, jax.nn.sigmoid(logits), old["values"])
-        ranked, values = _ranked(after, old["values"], values, h, score_rule, limits)
+        scores = score_rule(old["values"], values)
+        ranked, values = _ranked(after, scores, values, h, limits)
         carry = {
             "stream": new["stream"],
             "chunk": None,
@@ -106,7 +107,6 @@ def make_scored_search(
     values_fn,
     *,
     policy,
-    score_rule,
     width,
     candidates,
     limits,
@@ -114,14 +114,14 @@ def make_scored_search(
     sampling=ANCESTRAL,
 ):
     """The same search with values from outside of JAX:
-    -> search(policy_params, key, tokens, prompt_len), which returns the same.
+    -> search(policy_params, key, tokens, prompt_len, score_rule), which returns the same.
 
     values_fn(tokens [R T], prompt_len [R], length [R]) -> [R P] numpy: values of
     prefixes, the bare prompt among them; it is called between the steps, on the host,
     with those candidates that have written something. `step_scorers.ExternalVerifier`
     makes it of any `score(problems, traces)`. Slower than `guided_search`, for every
     candidate is read anew and the devices wait meanwhile; each half of a step is one
-    program, compiled once for a shape.
+    program, compiled once for a shape, whatever the `score_rule`.
     """
 
     @jax.jit
@@ -135,14 +135,14 @@ def make_scored_search(
         return search.expand(key, beams, h, extend_fn=extend, candidates=candidates)
 
     @jax.jit
-    def keep(before, after, old, new, h):
-        ranked, values = _ranked(after, old, new, h, score_rule, limits)
+    def keep(before, after, scores, new, h):
+        ranked, values = _ranked(after, scores, new, h, limits)
         carry = {"stream": after.carry["stream"], "chunk": None, "values": values}
         before = before.replace(carry=None)
         options = {"width": width, "candidates": candidates, "distinct": distinct}
         return search.keep(before, after, ranked, carry, **options)
 
-    def run(policy_params, key, tokens, prompt_len):
+    def run(policy_params, key, tokens, prompt_len, score_rule):
         starts = np.asarray(prompt_len)
         root_values = np.asarray(values_fn(np.asarray(tokens), starts, starts))
         prefix, beams = start(policy_params, tokens, prompt_len)
@@ -157,7 +157,8 @@ def make_scored_search(
             if len(rows[0]):
                 texts = np.asarray(after.tokens)[rows]
                 new[rows] = values_fn(texts, starts[rows[0]], length[rows])
-            beams, written = keep(before, after, old, new, h)
+            scores = score_rule(jnp.asarray(old), jnp.asarray(new))
+            beams, written = keep(before, after, scores, new, h)
             counts.append(np.asarray(written))
         return beams, beams.carry["values"], np.stack(counts, axis=1)
 
@@ -203,14 +204,14 @@ def _extend(policy_params, prefix, policy, limits, sampling, key, beams, h):
     )
 
 
-def _ranked(after, old_values, values, h, score_rule, limits):
+def _ranked(after, scores, values, h, limits):
     """(what the search ranks by, values): nothing can come of a malformed step, nor of
     a trace that is not finished when the search is."""
     is_last = h == limits.max_steps - 1
     finished = _is_finished(after.tokens, after.length, limits)
     hopeless = (after.done | is_last) & ~finished
     values = jnp.where(hopeless[..., None], 0, values)
-    return jnp.where(hopeless, -jnp.inf, score_rule(old_values, values)), values
+    return jnp.where(hopeless, -jnp.inf, scores), values
 
 
 def _is_finished(tokens, length, limits):

@@ -20,9 +20,10 @@ CLOSE = {"rtol": 2e-5, "atol": 2e-5}
 CASES = {
     "grouped": {},
     "one head of keys": {"num_kv_heads": 1, "query_scalar": 3.0},
-    "padded": {"num_kv_heads": 4, "padded": True},
+    "padded": {"num_kv_heads": 4, "segments": "padded"},
+    "packed": {"segments": "packed"},
     "window": {"window": 20},
-    "window and soft-cap": {"window": 20, "score_softcap": 2.0},
+    "all at once": {"window": 20, "score_softcap": 2.0, "segments": "packed"},
 }
 
 
@@ -43,40 +44,42 @@ def inputs_of(config, length=LENGTH, rows=ROWS):
     return [jnp.array(rng.normal(size=shape), config.dtype) for shape in shapes]
 
 
-def padding_of(padded, length=LENGTH, rows=ROWS):
-    """The first tokens of some rows are padding."""
-    if not padded:
-        return None
-    start = np.arange(rows)[:, None] * 9 % 37
-    return jnp.array(np.arange(length)[None] >= start)
+def segments_of(kind, length=LENGTH, rows=ROWS):
+    """ "padded": the first tokens of some rows are padding; "packed": three traces."""
+    index, row = np.arange(length)[None], np.arange(rows)[:, None]
+    if kind == "padded":
+        return jnp.array(index >= row * 9 % 37)
+    if kind == "packed":
+        return jnp.array((index > 30 + row) * 1 + (index > 99 - row) * 1, jnp.int32)
+    return None
 
 
-def attended(config, view, mask, *arrays):
-    """(sum weighted by fixed random numbers, all) of the tokens that are real."""
-    attend = make_whole_attention(config)
-    result = attend(*arrays, view, bool(config.window))
+def attended(config, view, *arrays):
+    """(sum weighted by fixed random numbers, all)."""
+    result = make_whole_attention(config)(*arrays, view, bool(config.window))
     weights = np.random.default_rng(1).normal(size=result.shape)
-    if mask is not None:
-        result = jnp.where(mask[:, None, None, None, :, None], result, 0)
     return jnp.sum(result * weights), result
 
 
-def compare(name, padded=False, rows=ROWS, **changes):
+def view_of(config, segments, length=LENGTH, rows=ROWS):
+    _, views = whole_views(config, length, segments_of(segments, length, rows))
+    return next(iter(views.values()))
+
+
+def compare(name, segments=None, **changes):
     """Values and gradients of the kernel and of plain attention are the same."""
     config = config_of(**changes)
-    mask = padding_of(padded, rows=rows)
-    _, views = whole_views(config, LENGTH, mask)
-    arrays = inputs_of(config, rows=rows)
+    view, arrays = view_of(config, segments), inputs_of(config)
     results = []
     for attention in ("xla", name):
         chosen = dataclasses.replace(config, attention=attention)
-        run = functools.partial(attended, chosen, *views.values(), mask)
+        run = functools.partial(attended, chosen, view)
         compute = jax.value_and_grad(run, argnums=(0, 1, 2), has_aux=True)
         results.append(jit(compute)(*arrays))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), *results)
 
 
-@pytest.mark.parametrize("case", ["one head of keys", "padded", "window and soft-cap"])
+@pytest.mark.parametrize("case", ["one head of keys", "padded", "all at once"])
 def test_splash_attention_equals_the_plain_one(case):
     compare("splash", **CASES[case])
 
@@ -86,7 +89,9 @@ def test_the_pallas_kernel_for_gpus_equals_plain_attention(case):
     compare("pallas", **CASES[case])
 
 
-@pytest.mark.parametrize("case", ["grouped", "one head of keys", "padded", "window"])
+@pytest.mark.parametrize(
+    "case", ["grouped", "one head of keys", "padded", "packed", "window"]
+)
 def test_cudnn_is_asked_for_what_plain_attention_computes(case, monkeypatch):
     """By the implementation "xla" of the same call: cuDNN needs a GPU."""
     called = functools.partial(gpu.cudnn_attend, implementation="xla")
@@ -101,19 +106,24 @@ def test_cudnn_is_asked_for_what_plain_attention_computes(case, monkeypatch):
         ("cudnn", {}, "JAX runs on cpu"),
         ("pallas", {"score_softcap": 2.0}, "no soft-cap, and score_softcap=2.0"),
         ("pallas", {"window": 5}, "no window, and model.window=5"),
-        ("splash", {"window": 5, "padded": True}, "window=5 counts tokens without"),
+        (
+            "splash",
+            {"window": 5, "segments": "padded"},
+            "window=5 counts tokens without",
+        ),
     ],
 )
 def test_what_a_kernel_cannot_do_is_said_once_and_computed_plainly(
     attention, changes, words, caplog
 ):
     choice._say_once.cache_clear()
-    padded = changes.pop("padded", False)
+    segments = changes.pop("segments", None)
     config = config_of(attention=attention, **changes)
-    mask = padding_of(padded)
-    _, views = whole_views(config, LENGTH, mask)
-    run = functools.partial(attended, config, *views.values(), mask)
-    programs = [str(jax.make_jaxpr(run)(*inputs_of(config))) for _ in range(3)]
+    run, arrays = functools.partial(attended, config), inputs_of(config)
+    view = view_of(config, segments)
+    programs = [
+        str(jax.make_jaxpr(lambda *x: run(view, *x))(*arrays)) for _ in range(3)
+    ]
     (line,) = [record.getMessage() for record in caplog.records]
     assert words in line and f"model.attention={attention!r}: xla instead" in line
     assert "pallas" not in programs[0]
@@ -139,17 +149,13 @@ def test_the_backend_chooses(backend, dtype, changes, name, monkeypatch):
 
 
 @pytest.mark.parametrize("attention", ["splash", "pallas"])
-@pytest.mark.parametrize("padded", [False, True])
-def test_kernels_lower_for_their_platform_without_one(attention, padded):
+@pytest.mark.parametrize("segments", [None, "packed"])
+def test_kernels_lower_for_their_platform_without_one(attention, segments):
     """Forward and backward, at sizes of a real model; nothing is run."""
     platform = choice.KERNELS[attention].platform
-    capped = {"score_softcap": 50.0} if attention == "splash" else {}
-    if capped and not padded:
-        capped["window"] = 100
-    config = config_of(head_dim=128, dtype="bfloat16", attention=attention, **capped)
-    mask = padding_of(padded, 256)
-    _, views = whole_views(config, 256, mask)
-    run = functools.partial(attended, config, *views.values(), mask)
+    more = {"score_softcap": 50.0, "window": 100} if attention == "splash" else {}
+    config = config_of(head_dim=128, dtype="bfloat16", attention=attention, **more)
+    run = functools.partial(attended, config, view_of(config, segments, 256))
     compute = jax.jit(jax.grad(lambda *x: run(*x)[0], argnums=(0, 1, 2)))
     arrays = inputs_of(config, length=256)
     calls = {"tpu": "tpu_custom_call", "cuda": "__gpu$xla.gpu.triton"}
@@ -172,14 +178,11 @@ def test_each_device_attends_to_its_own_rows_and_heads(sizes, kv_heads):
     """Values and gradients on eight devices are those of one; nothing is gathered."""
     mesh = sharding.make_mesh(**sizes)
     config = config_of(num_kv_heads=kv_heads)
-    mask = padding_of(True, rows=8)
-    _, views = whole_views(config, LENGTH, mask)
-    arrays = inputs_of(config, rows=8)
+    view, arrays = view_of(config, "packed", rows=8), inputs_of(config, rows=8)
 
     def run(config, *arrays):
         attend = make_whole_attention(config, sharding.split_attention)
-        result = attend(*arrays, views["full"], False)
-        result = jnp.where(mask[:, None, None, None, :, None], result, 0)
+        result = attend(*arrays, view, False)
         return jnp.sum(result**2), result
 
     compute = jax.value_and_grad(run, argnums=(1, 2, 3), has_aux=True)

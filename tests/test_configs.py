@@ -69,7 +69,7 @@ def test_overrides_of_each_type():
         "--config.rl.alpha=2",
         "--config.model.num_heads",
         "4",
-        "--config.model.remat=true",
+        "--config.rl.packing=true",
         "--config.task.name=countdown",
         "--config.provers=base,strong",
         "--config.search.widths=(1,2)",
@@ -77,7 +77,7 @@ def test_overrides_of_each_type():
     )
     assert config.rl.alpha == 2.0 and isinstance(config.rl.alpha, float)
     assert config.model.num_heads == 4
-    assert config.model.remat is True
+    assert config.rl.packing is True
     assert config.task.name == "countdown"
     assert config.provers == ("base", "strong")
     assert config.search.widths == (1, 2)

@@ -31,8 +31,6 @@ SIZE = evaluate.ModelSize(
 def test_parameters_and_cache_entries_are_those_of_the_matrices():
     assert evaluate.matrix_parameters(SMALL) == MATRICES == 1624
     assert evaluate.cache_entry_bytes(SMALL, 4) == ENTRY == 96
-    # 3 rows of a prefix of 5 and two branches of 7: 3 (5 + 14) entries
-    assert evaluate.cache_bytes(SMALL, 3, 5, 2, 7, 4) == 57 * ENTRY
 
 
 def test_the_floor_is_the_larger_bound_of_each_phase_added_up():
@@ -154,7 +152,8 @@ def test_the_formula_is_the_products_of_a_decoding_step():
     work = evaluate.generate_work(SIZE, [[6, 6]] * 3, [[6, 6]] * 3, itemsize=4)
     assert traced == work.flops[-1]
     allocated = sum(x.size * 4 for x in jax.tree.leaves((prefix, suffix)))
-    assert allocated == evaluate.cache_bytes(SIZE, 3, 6, 2, 5, 4)
+    # Of 3 rows 6 tokens, and 5 of each of 2 branches.
+    assert allocated == 3 * (6 + 2 * 5) * evaluate.cache_entry_bytes(SIZE, 4)
     matrices = 4 * evaluate.matrix_parameters(SIZE)
     assert work.bytes[-1] - matrices == allocated
 

@@ -72,15 +72,17 @@ def searched(width, candidates, judge=None, alpha=0.0):
     search = guided_decoding.make_scored_search(
         judge.prefix_values,
         policy=policy,
-        score_rule=guided_decoding.effective_reward_rule(
-            base=0, prover=provers.Prover.of(0, 1), alpha=alpha
-        ),
         width=width,
         candidates=candidates,
         limits=LIMITS,
     )
     tokens, prompt_len = encoding.encode_prompts(TASK, [PROBLEM] * B)
-    beams, values, written = search(params, jax.random.key(0), tokens, prompt_len)
+    score_rule = guided_decoding.effective_reward_rule(
+        base=0, prover=provers.Prover.of(0, 1), alpha=alpha
+    )
+    beams, values, written = search(
+        params, jax.random.key(0), tokens, prompt_len, score_rule
+    )
     assert written.shape == (B, LIMITS.max_steps)
     rows = np.asarray(beams.tokens).reshape(B * width, -1)
     texts = encoding.decode_responses(

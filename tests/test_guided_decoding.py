@@ -201,16 +201,16 @@ def test_values_from_the_host_guide_the_same_search():
     outside = guided_decoding.make_scored_search(
         values_fn,
         policy=POLICY,
-        score_rule=guided_decoding.effective_reward_rule(
-            base=0, prover=provers.Prover(jnp.eye(3)[1], 4), alpha=0.5
-        ),
         width=WIDTH,
         candidates=CANDIDATES,
         limits=LIMITS,
     )
     beams, values, written = search(KEY, 1, 4, 0.5)
+    score_rule = guided_decoding.effective_reward_rule(
+        base=0, prover=provers.Prover(jnp.eye(3)[1], 4), alpha=0.5
+    )
     other, other_values, other_written = outside(
-        policy_params(), KEY, PROMPTS, PROMPT_LEN
+        policy_params(), KEY, PROMPTS, PROMPT_LEN, score_rule
     )
     np.testing.assert_array_equal(beams.tokens, other.tokens)
     np.testing.assert_array_equal(written, other_written)

@@ -13,8 +13,10 @@ VARIANTS = {
     "grouped": {},
     "one_key_head_gated": {"num_kv_heads": 1, "mlp": "gated", "activation": "silu"},
     "learned_positions": {"max_positions": 24, "num_kv_heads": 4},
-    "remat": {"remat": True},
-    "scan_remat": {"scan_layers": True, "remat": True},
+    "remat": {"remat": "full"},
+    "remat_dots": {"remat": "dots"},
+    "remat_attention": {"remat": "attention"},
+    "scan_remat": {"scan_layers": True, "remat": "full"},
 }
 # Sums of a few tens of float32 terms of size 1, through two layers: the rounding of one
 # such sum is about 30 * 6e-8 = 2e-6, and logits are of size 1 .. 4.
@@ -129,7 +131,7 @@ def test_scanned_unrolled_and_rematerialised_layers_give_the_same_numbers():
     """Same operations in another order of additions: float32 rounding."""
     tokens = random_tokens(5, (3, 9))
     results = []
-    for name in ("grouped", "remat", "scan_remat"):
+    for name in ("grouped", "scan_remat", *(n for n in VARIANTS if "remat_" in n)):
         policy, params = make(**VARIANTS[name])
 
         def loss(params, policy=policy):
@@ -256,6 +258,9 @@ def test_no_implicit_promotion_of_dtype_or_rank():
         ({"num_kv_heads": 3}, r"num_heads=4 must be divisible by .*num_kv_heads=3"),
         ({"head_dim": 5}, "head_dim=5 must be even"),
         ({"mlp": "none"}, "mlp='none': choose 'plain' or 'gated'"),
+        ({"remat": True}, "model.remat=True: .*; what was True is called full now"),
+        ({"remat": False}, "model.remat=False: .*; what was False is called none now"),
+        ({"attention": "flash"}, "model.attention='flash': choose one of auto, xla"),
     ],
 )
 def test_impossible_sizes_are_refused(changes, words):
@@ -268,3 +273,25 @@ def test_more_tokens_than_learned_positions_are_refused():
     params = jax.eval_shape(policy.init, jax.random.key(0))
     with pytest.raises(ValueError, match="5 tokens do not fit model.max_positions=4"):
         jax.eval_shape(policy.logits, params, jnp.ones((1, 5), jnp.int32))
+
+
+def test_each_remat_keeps_less_than_the_one_before():
+    """Temporary bytes of a compiled gradient, eight layers, a batch whose activations
+    outweigh the parameters: recomputing all keeps least, nothing most."""
+
+    def temporary_bytes(remat, scan_layers):
+        policy = make_policy(
+            tiny_config(depth=8, width=32, remat=remat, scan_layers=scan_layers)
+        )
+        params = jax.eval_shape(policy.init, jax.random.key(0))
+        tokens = jax.ShapeDtypeStruct((8, 64), jnp.int32)
+
+        def loss(params, tokens):
+            return jnp.mean(policy.logits(params, tokens) ** 2)
+
+        program = jit(jax.grad(loss)).lower(params, tokens).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    for scan in (False, True):
+        kept = [temporary_bytes(r, scan) for r in ("full", "dots", "attention", "none")]
+        assert kept == sorted(kept) and kept[0] < 0.7 * kept[-1], kept

@@ -43,6 +43,8 @@ def main(argv=None):
     console = table.make_console()
     table.print_head(head, console)
     measured = run(options, here, found)
+    if not measured:
+        raise cli.ConfigError(f"--line={options.line}: no such line in these suites")
     table.print_lines(measured, console)
     show_page(found)
     console.print(f"{found.path}\npage: {found.path.parent / 'index.html'}")

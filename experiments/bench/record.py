@@ -1,6 +1,7 @@
 """bench.json: where a benchmark ran, and a record for each line, written as it comes."""
 
 import json
+import os
 from pathlib import Path
 
 from experiments import cli
@@ -9,7 +10,9 @@ from pavjax.runtime.atomic import write_json_atomic
 
 FILE = "bench.json"
 # Lines of one file were measured by one program on one machine.
-IDENTITY = ("commit", "hardware", "versions")
+IDENTITY = ("commit", "hardware", "versions", "environment")
+# What changes how fast programs run, where it is set.
+ENVIRONMENT = ("GLIBC_TUNABLES", "OMP_NUM_THREADS", "XLA_FLAGS")
 
 
 class Record:
@@ -63,5 +66,6 @@ def head(options, config, machine, peer_versions):
         "commit": hardware.git_commit(),
         "hardware": hardware.describe_hardware(),
         "versions": hardware.describe_versions() | peer_versions,
+        "environment": {k: os.environ[k] for k in ENVIRONMENT if k in os.environ},
         "machine": machine,
     }

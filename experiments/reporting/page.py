@@ -130,10 +130,16 @@ def scope(results):
     options = ", ".join(f"{k} {v}" for k, v in task[task["name"]].items())
     model = results.config["model"]
     seeds = len(results.config["rl"]["seeds"])
+    outside = results.config["search"]["verifier"]
+    asked = (
+        f" The search asks {outside}, a published verifier, which is the ORM too."
+        if outside
+        else ""
+    )
     return (
         f"Task {task['name']} ({options}), {task['num_test']} test problems, {seeds} RL "
         f"{'seed' if seeds == 1 else 'seeds'}; model of {model['depth']} layers of "
-        f"width {model['width']}. Paper: Setlur et al. 2024, arXiv:2410.08146; its "
+        f"width {model['width']}.{asked} Paper: Setlur et al. 2024, arXiv:2410.08146; its "
         "numbers, in faint columns, are of another model and task."
     )
 

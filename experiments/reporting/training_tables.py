@@ -126,6 +126,8 @@ def gate_words(run):
     gate = run.get("gate")
     if not gate or not run["alpha"]:
         return "not used"
+    if run.get("verifier"):
+        return f"not measured: {run['verifier']} is a published verifier"
     if gate["passed"] is None:
         return "not measured: the task has no oracle of its steps"
     passed = "passed" if gate["passed"] else "FAILED"

@@ -176,21 +176,25 @@ def _turn_over(state, work):
     def free_lanes(state):
         return jnp.all(state.item == IDLE, axis=1) & (state.left == 0)
 
+    def spare(state):
+        """What a lane would take later: its slots are busy."""
+        return jnp.where(jnp.all(state.item != IDLE, axis=1), state.left, 0)
+
     def has_room(state):
-        is_work = (state.next_row < work.num_rows) | jnp.any(state.left > 0)
+        is_work = (state.next_row < work.num_rows) | jnp.any(spare(state) > 0)
         return is_work & jnp.any(free_lanes(state))
 
     def take_row(state):
         """The next row, or of the last ones half of what the busiest lane has left."""
         lane = jnp.argmax(free_lanes(state))
         is_new = state.next_row < work.num_rows
-        new, other = work.row_order[state.next_row], jnp.argmax(state.left)
+        new, other = work.row_order[state.next_row], jnp.argmax(spare(state))
         row = jnp.where(is_new, new, state.row[other])
         kept = jnp.where(is_new, state.left[other], state.left[other] // 2)
         taken = jnp.where(is_new, work.count[new], state.left[other] - kept)
         place = jnp.where(is_new, 0, state.place[other] + kept)
         return state.replace(
-            next_row=state.next_row + is_new,
+            next_row=state.next_row + is_new.astype(jnp.int32),
             row=state.row.at[lane].set(row),
             place=state.place.at[lane].set(place),
             left=state.left.at[other].set(kept).at[lane].set(taken),

@@ -39,7 +39,6 @@ from pavjax.evaluate.curves import (
 )
 from pavjax.evaluate.floors import (
     Work,
-    cache_bytes,
     cache_entry_bytes,
     floor_seconds,
     generate_work,
@@ -103,7 +102,6 @@ __all__ = [
     "best_of_n_curve",
     "best_threshold",
     "bootstrap",
-    "cache_bytes",
     "cache_entry_bytes",
     "checked",
     "complementarity_from_counts",

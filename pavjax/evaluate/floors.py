@@ -115,13 +115,6 @@ def update_work(model, lengths, *, num_parameters, itemsize, state_itemsize=4):
     return Work(*_phase(flops, passes + 8 * num_parameters * state_itemsize))
 
 
-def cache_bytes(model, num_rows, prefix_len, num_branches, num_tokens, itemsize):
-    """Bytes of the caches of `num_rows` rows: one prefix of `prefix_len` tokens each and
-    `num_branches` suffixes of `num_tokens`."""
-    entries = num_rows * (prefix_len + num_branches * num_tokens)
-    return entries * cache_entry_bytes(model, itemsize)
-
-
 def _logit_flops(model):
     return 2 * model.width * model.vocab_size
 

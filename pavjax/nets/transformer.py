@@ -31,12 +31,18 @@ from pavjax.types import Policy
 
 
 def make_policy(
-    config: TransformerConfig, *, split_batch=lambda x: x, split_attention=lambda f: f
+    config: TransformerConfig,
+    *,
+    split_batch=lambda x: x,
+    gather_features=lambda x: x,
+    split_attention=lambda f: f,
 ) -> Policy:
     """The transformer as a `Policy`: pure functions of parameters and arrays.
 
     split_batch(x [G ...]) -> x, laid out over devices along its first axis: applied to
     embeddings and logits, where a compiler left to itself splits features instead.
+    gather_features(x [V D]) -> x, whole along D: applied to the embeddings of a full
+    forward pass, whose rows a compiler would otherwise fetch in parts and send around.
     split_attention(kernel) -> the kernel, run by each device on its own rows and heads:
     compilers do not look inside (see `runtime.sharding.split_attention`).
 
@@ -64,8 +70,8 @@ def make_policy(
             written = tuple(written)
         return final_norm.apply({"params": params["norm"]}, x), written
 
-    def embed(params, tokens, positions):
-        x = params["embed"][tokens].astype(dtype)
+    def embed(params, table, tokens, positions):
+        x = table[tokens].astype(dtype)
         if config.scaled_embeddings:
             x = x * jnp.asarray(config.width**0.5, dtype)
         if config.max_positions:
@@ -81,7 +87,9 @@ def make_policy(
             )
         positions, views = whole_views(config, length, segments)
         positions = jnp.broadcast_to(positions, (tokens.shape[0], 1, length))
-        x = embed(params, tokens[:, None], positions)
+        # For the few tokens of a decoding step it would be more than they weigh.
+        table = gather_features(params["embed"])
+        x = embed(params, table, tokens[:, None], positions)
         hidden, written = run_blocks(params, x, views, None, None, 0)
         return hidden[:, 0], jax.tree.map(lambda a: a[:, 0], written)
 
@@ -125,7 +133,7 @@ def make_policy(
     def extend(params, prefix, suffix, tokens, positions, prefix_len, index, valid):
         num_prefix = prefix[0][1].shape[-2]
         views = extended_views(config, num_prefix, positions, prefix_len, index, valid)
-        x = embed(params, tokens, positions)
+        x = embed(params, params["embed"], tokens, positions)
         return run_blocks(params, x, views, prefix, suffix, index)
 
     return Policy(

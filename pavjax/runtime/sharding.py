@@ -17,7 +17,9 @@ BATCH = ("data", "fsdp")  # the mesh axes that an array's batch axis is split ov
 
 # The first pattern found in an array's path decides. A spec speaks of the trailing
 # axes: a leading axis of layers is not split. Optimizer moments have the path of their
-# parameter at the end of their own, so they follow it. What no rule matches replicates.
+# parameter at the end of their own, so they follow it; second moments of rows and
+# columns alone have other shapes, and are split by their longest axis. What no rule
+# matches replicates.
 RULES = (
     (r"unembed$", P("fsdp", "tensor")),  # [D V]
     (r"embed$", P("tensor", "fsdp")),  # [V D]
@@ -27,6 +29,7 @@ RULES = (
     (r"down/kernel$", P("tensor", "fsdp")),  # [L mlp D]
     (r"heads/value$", P("fsdp", None)),  # [D P]
 )
+FACTORED = r"(^|/)v_(row|col)/"
 
 
 def make_mesh(data=-1, fsdp=1, tensor=1, devices=None):
@@ -61,6 +64,10 @@ def spec_of(path, shape, mesh):
     Axes that the mesh does not divide evenly stay whole.
     Example: "blocks/up/kernel", (2, 64, 256) on fsdp 2, tensor 2 -> (None, fsdp, tensor).
     """
+    if re.search(FACTORED, path):
+        longest = max(range(len(shape)), key=shape.__getitem__)
+        axes = ["fsdp" if axis == longest else None for axis in range(len(shape))]
+        return fitting_spec(axes, shape, mesh)
     for pattern, spec in RULES:
         if re.search(rf"(^|/){pattern}", path):
             break
@@ -95,6 +102,15 @@ def shardings_of(tree, mesh):
         return NamedSharding(mesh, spec_of(name, leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(sharding_of, tree)
+
+
+def pinned(tree):
+    """`tree` with every array laid out by the rules, inside of a compiled function; as
+    it is without a mesh, like `constrain`."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, shardings_of(tree, mesh))
 
 
 def abstract_sharded(init_fn, *args, mesh):

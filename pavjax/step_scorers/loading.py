@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pavjax import evaluate
 from pavjax.data.tokenizers import load_tokenizer
 from pavjax.nets import (
     CheckpointError,
@@ -22,7 +23,10 @@ from pavjax.nets import (
     load_pretrained,
     make_policy,
 )
+from pavjax.nets.checkpoint_files import TensorFiles, read_json
+from pavjax.nets.config_json import config_from_hf
 from pavjax.nets.pretrained import find_folder
+from pavjax.nets.step_heads import is_of_head
 from pavjax.step_scorers.inputs import LAYOUTS, encode, label_ids
 
 TOO_LONG = ("error", "nan")
@@ -37,6 +41,7 @@ def load_scorer(
     batch_size=8,
     max_length=None,
     too_long="error",
+    on_read=None,
     **options,
 ):
     """-> score(problems [B str], traces [B lists of str]) -> B lists of floats.
@@ -48,6 +53,9 @@ def load_scorer(
     too_long: what becomes of a longer trace: an "error" that says which, or "nan" for
         the steps that end behind. The steps before are as they would be: nothing that
         comes later has a bearing on a score.
+    on_read: called after each `score` with (problems, tokens [B], FLOPs [B]): what the
+        model had to read of each trace, all of it, in its own tokens. The head, which
+        few of them pass, is left out of the FLOPs.
     options: of `load_pretrained` (dtype, param_dtype, shardings_fn).
 
     A score does not depend on what else is in the batch, but for rounding.
@@ -55,17 +63,14 @@ def load_scorer(
     if too_long not in TOO_LONG:
         raise ValueError(f"{too_long=} must be one of {TOO_LONG}")
     folder = find_folder(path_or_name)
-    kind = kind_of(folder, kind)
-    layout = LAYOUTS[kind]
-    if separator is not None:
-        if kind != "trl" or not separator:
-            raise ValueError(f"{separator=}: only kind 'trl' has one, and no empty one")
-        layout = layout._replace(tag=separator)
+    layout = _layout_of(folder, kind, separator)
     model = load_pretrained(folder, classifier=not layout.labels, **options)
     tokenizer = load_tokenizer(folder, vocab_size=model.config.vocab_size)
     if max_length is None:
         max_length = model.fields.get("max_position_embeddings")
     logits = _logit_function(model, layout, tokenizer)
+    sizes = {name: getattr(model.config, name) for name in evaluate.ModelSize._fields}
+    size = evaluate.ModelSize(**sizes | {"vocab_size": 0})
 
     def score(problems, traces):
         if len(problems) != len(traces):
@@ -81,9 +86,37 @@ def load_scorer(
             batch = [rows[row] for row in chosen]
             for row, scores in zip(chosen, _scored(logits, batch, batch_size)):
                 found[row] = scores
+        if on_read:
+            lengths = np.array([len(ids) for ids, _ in rows])
+            on_read(problems, lengths, evaluate.sequence_flops(size, lengths))
         return found
 
     return score
+
+
+def check_scorer(path_or_name, *, kind=None, separator=None):
+    """What `load_scorer` would say of a folder, as far as its config, its tokenizer and
+    its head tell; the weights are not read."""
+    folder = find_folder(path_or_name)
+    layout = _layout_of(folder, kind, separator)
+    config = config_from_hf(read_json(folder / "config.json"))
+    tokenizer = load_tokenizer(folder, vocab_size=config.vocab_size)
+    encode(layout, tokenizer, "1 + 1?", ["1 + 1 = 2.", "2"])
+    if layout.labels:
+        label_ids(layout, tokenizer)
+        return
+    with TensorFiles(folder) as files:
+        head = {name: x[:] for name, x in files.slices.items() if is_of_head(name)}
+    head_of(head, config.width, folder)
+
+
+def _layout_of(folder, kind, separator):
+    kind = kind_of(folder, kind)
+    if separator is None:
+        return LAYOUTS[kind]
+    if kind != "trl" or not separator:
+        raise ValueError(f"{separator=}: only kind 'trl' has one, and no empty one")
+    return LAYOUTS[kind]._replace(tag=separator)
 
 
 def kind_of(folder, kind=None):

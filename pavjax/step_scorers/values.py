@@ -48,11 +48,7 @@ class ExternalVerifier(NamedTuple):
         if self.meaning not in MEANINGS:
             raise ValueError(f"meaning={self.meaning!r} must be one of {MEANINGS}")
         tokens, step_ids = np.asarray(tokens), np.asarray(step_ids)
-        decode = self.task.tokenizer.decode
-        problems = [
-            self.problem_of(decode(row[:n].tolist()))
-            for row, n in zip(tokens, prompt_len, strict=True)
-        ]
+        problems = self.problems_of(tokens, prompt_len)
         traces = [
             encoding.decode_steps(self.task, row, owner)
             for row, owner in zip(tokens, step_ids, strict=True)
@@ -60,6 +56,14 @@ class ExternalVerifier(NamedTuple):
         root = self.root(problems) if callable(self.root) else self.root
         columns = [self._column(f, problems, traces, root) for f in self.scorers]
         return np.stack(columns, axis=-1).astype(np.float32)
+
+    def problems_of(self, tokens, prompt_len):
+        """The texts of the problems of traces [B T], as the scorers see them."""
+        decode = self.task.tokenizer.decode
+        return [
+            self.problem_of(decode(row[:n].tolist()))
+            for row, n in zip(np.asarray(tokens), prompt_len, strict=True)
+        ]
 
     def prefix_values(self, tokens, prompt_len, length):
         """V of whole prefixes [B T] of `length` [B] tokens: [B P] float32."""

@@ -53,7 +53,7 @@ def math_text(
     """
     if too_long not in TOO_LONG:
         raise ValueError(f"{too_long=} must be one of {TOO_LONG}")
-    text_of = _prompt_fn(tokenizer, prompt, chat, system)
+    text_of = prompt_function(tokenizer, prompt, chat=chat, system=system)
     problems, splits, dropped = _read(rows, text_of, tokenizer, max_prompt_len)
     _report_dropped(dropped, len(problems), max_prompt_len, too_long)
     return Task(
@@ -85,8 +85,8 @@ def solution_steps(solution, delimiter):
     return [step.strip() for step in given or () if step.strip()]
 
 
-def _prompt_fn(tokenizer, prompt, chat, system):
-    """The text of a problem -> the prompt that puts it."""
+def prompt_function(tokenizer, prompt, *, chat=False, system=""):
+    """-> text_of(problem), the prompt that puts the text of a problem; see `math_text`."""
     if prompt.count(_FIELD) != 1:
         raise ValueError(f"{prompt=} must hold {_FIELD} once: the problem goes there")
     if system and not chat:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import drawing
 from experiments.bench.lines import Case, Rival, UnequalError
 from experiments.bench.suites import inputs
 from pavjax import decoding, evaluate
@@ -58,6 +59,7 @@ def case(model, name, new, trace_tokens):
             "n_mc": batch.num_completions,
             "longest prefix": longest,
             "new": new,
+            "slots": min(prefix_len.size, drawing.decode_slots()),
         },
         unit="labels",
         amount=prefix_len.size,
@@ -93,6 +95,7 @@ def make_brancher(model, new, rule):
             policy=model.policy,
             max_tokens=new,
             rule=rule,
+            num_slots=drawing.decode_slots(),
         )
 
     return brancher
@@ -116,19 +119,8 @@ def check_first_logits(model, shared, own):
 
 
 def cache_notes(model, arguments, new):
-    """Bytes of the caches, by formula and as the arrays that hold them."""
+    """Bytes of caches that must be kept: each row's prefix, and a suffix per slot."""
     tokens, prefix_len, _ = arguments
-    num_rows, num_branches = prefix_len.shape
-
-    def caches(params, tokens):
-        _, prefix = model.policy.prefill(params, tokens)
-        return prefix, model.policy.init_suffix(num_rows, num_branches, new)
-
-    arrays = jax.tree.leaves(jax.eval_shape(caches, model.params, tokens))
-    formula = evaluate.cache_bytes(
-        *(model.size, num_rows, tokens.shape[1], num_branches, new, model.itemsize)
-    )
-    return {
-        "cache_bytes": formula,
-        "cache_bytes_allocated": sum(x.size * x.dtype.itemsize for x in arrays),
-    }
+    entries = tokens.size + min(prefix_len.size, drawing.decode_slots()) * new
+    entry = evaluate.cache_entry_bytes(model.size, model.itemsize)
+    return {"cache_bytes": entries * entry}

@@ -2,7 +2,8 @@
 
     python -m experiments.bench --suite=decode --size=tiny --output=DIR
 
-What every stage that samples calls, `decoding.sample`, against transformers' generate.
+What every stage that samples calls, `decoding.sample` with as many decode slots as there,
+against transformers' generate.
 """
 
 import functools
@@ -10,6 +11,7 @@ import functools
 import jax
 import numpy as np
 
+from experiments import drawing
 from experiments.bench import peers
 from experiments.bench.lines import Case, Rival
 from experiments.bench.suites import inputs
@@ -38,7 +40,12 @@ def case(model, num_rows):
         suite="decode",
         name=f"decode, {num_rows} rows",
         size=model.name,
-        shape={"rows": num_rows, "prompt": prompt_len, "new": new},
+        shape={
+            "rows": num_rows,
+            "prompt": prompt_len,
+            "new": new,
+            "slots": min(num_rows, drawing.decode_slots()),
+        },
         unit="tokens",
         amount=num_rows * new,
         call=lambda: sampler(model.params, keys(), tokens, lengths),
@@ -63,6 +70,7 @@ def make_sampler(model, new, *, num_samples=1, temperature=1.0, rule=None):
             rule=rule,
             max_steps=-(-new // model.batch.step_tokens),
             sampling=decoding.Sampling(temperature=temperature),
+            num_slots=drawing.decode_slots(),
         )
 
     return sampler

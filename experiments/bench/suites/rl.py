@@ -2,9 +2,11 @@
 
     python -m experiments.bench --suite=rl --size=tiny --output=DIR
 
-sample -> grade -> verify -> update, as `rl.iteration` puts them together: samples of
-each problem that end after half a trace on average, graded by their text on the host, a
-verifier with a value head, a learned baseline, KL to the initial policy.
+sample -> verify, grade -> update, as `rl.iteration` puts them together and with what the
+rl stage compiles: samples of each problem that end after half a trace on average, graded
+by their text on the host, a verifier with a value head, a learned baseline, KL to the
+initial policy; one trace a row. The whole can take less than its phases, for the device
+reads while the host grades.
 """
 
 import functools
@@ -13,14 +15,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from configs import stages
+from experiments import building
+from experiments import rl as rl_stage
+from experiments.bench import sizes
 from experiments.bench.lines import Case
 from experiments.bench.suites import decode, inputs, score
 from pavjax import evaluate, grading, provers, rl, train
 from pavjax.nets import make_verifier
-from pavjax.runtime.optimizer import make_optimizer, make_partitioned
 
 # What a token is read as, so that responses are text that can be graded.
 CHARACTERS = np.frombuffer(b"0123456789+-=#\nabcdefghijklmnopq", np.uint8)
+SECTION = stages.rl() | {"schedule": "constant"}
 
 
 def cases(model):
@@ -29,32 +35,32 @@ def cases(model):
     rollouts = jax.block_until_ready(
         parts.sample(parts.state.params, parts.keys(), None)
     )
-    graded, _ = parts.grade(None, rollouts)
-    batch = jax.block_until_ready(parts.verify(parts.state.params, graded))
+    read = jax.block_until_ready(parts.read(None, rollouts))
+    reward, _ = parts.grade(None, rollouts)
+    batch = jax.block_until_ready(parts.credit(read, rollouts.replace(reward=reward)))
     length = np.asarray(rollouts.length).reshape(-1)
     works = parts.works(length)
     calls = {
         "sample": lambda: parts.sample(parts.state.params, parts.keys(), None),
-        "grade": lambda: parts.grade(None, rollouts)[0].reward,
-        "verify": lambda: parts.verify(parts.state.params, graded),
+        "grade": lambda: parts.grade(None, rollouts)[0],
+        "verify": lambda: parts.read(None, rollouts),
         "update": lambda: parts.updated(batch),
         "all": parts.iterate,
     }
-    written = float(length.sum() - np.sum(rollouts.prompt_len))
     for name, call in calls.items():
         yield Case(
             suite="rl",
-            name=f"iteration, {name}" if name == "all" else f"phase, {name}",
+            name="whole iteration" if name == "all" else f"phase, {name}",
             size=model.name,
             shape={
                 "problems": model.batch.problems,
                 "samples": parts.num_samples,
                 "prompt": model.batch.prompt_len,
                 "new": parts.new,
-                "written": written,
+                "written": float(length.sum() - np.sum(rollouts.prompt_len)),
             },
-            unit="iterations",
-            amount=1,
+            unit="traces",
+            amount=len(length),
             call=call,
             work=None if name == "grade" else lambda _, name=name: works[name],
             rows=len(length),
@@ -82,39 +88,44 @@ class Iteration:
             width=model.config.width,
         )
         self.verifier_params = jax.jit(verifier.init)(jax.random.key(1), model.params)
+        num_prefixes = batch.num_steps + 1
+        self.reader = rl_stage.make_reader(model.policy, verifier, num_prefixes)
         prover = provers.Prover.of(1, score.NUM_PROVERS)
-        credit_fn = rl.make_credit_fn(
-            verifier,
-            rl.CreditRule(alpha=1.0, prover=prover),
-            num_prefixes=batch.num_steps + 1,
-            baseline="value",
+        self.credit = jax.jit(
+            functools.partial(
+                self._batch,
+                rule=rl.CreditRule(alpha=SECTION["alpha"], prover=prover),
+                num_prefixes=num_prefixes,
+                baseline=SECTION["baseline"],
+            )
         )
-        self.credit_fn = jax.jit(credit_fn)
-        self.initial_logits = jax.jit(model.policy.logits)
-        optimizer = make_partitioned(dict.fromkeys(("policy", "baseline"), adamw()))
-        loss_fn = rl.make_loss(model.policy, kl_weight=0.1, learned_baseline=True)
-        update = train.make_update(loss_fn, optimizer)
-        self.update = jax.jit(update, donate_argnums=0)
+        judge = building.Judge(verifier, None, [], model.size, reads_reference=False)
+        update = rl_stage.make_update(model.policy, judge, SECTION)
+
+        self.update = functools.partial(self._update, update)
 
         def init(params):
-            params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
+            params = sizes.cast(params, jnp.float32)
             baseline = rl.init_baseline(params, model.config.width)
-            return train.init_state({"policy": params, "baseline": baseline}, optimizer)
+            state = {"policy": params, "baseline": baseline}
+            return train.init_state(state, rl_stage.optimizer_of(SECTION))
 
         self.state = jax.jit(init)(model.params)
-        self.reader = jax.jit(
-            lambda params: jax.tree.map(lambda x: x.astype(model.config.dtype), params)
-        )
+
+    def _batch(self, found, rollouts, **options):
+        initial_hidden, values = found
+        batch = rl.credits_of_values(values, rollouts, **options)
+        return batch | {"initial_hidden": initial_hidden}
+
+    def _update(self, update, state, batch):
+        return update(state, batch, self.model.params)
 
     def sample(self, params, key, _):
         """Rollouts [B N ...] of the policy as it is."""
-        policy = params["policy"]
-        if self.model.itemsize != 4:
-            policy = self.reader(policy)
-        return self.sampler(policy, key, *self.prompts)
+        return self.sampler(params["policy"], key, *self.prompts)
 
     def grade(self, _, rollouts):
-        """Rewards by the text of every response; the answer is never right or rarely."""
+        """Rewards by the text of every response, which is hardly ever right."""
         tokens, start, stop = (
             np.asarray(x)
             for x in (rollouts.tokens, rollouts.prompt_len, rollouts.length)
@@ -123,16 +134,11 @@ class Iteration:
         bounds = zip(text, start.ravel(), stop.ravel(), strict=True)
         responses = [row[a:b].tobytes().decode() for row, a, b in bounds]
         right = [grading.states_answer(response, "1") for response in responses]
-        reward = np.array(right, np.float32).reshape(start.shape)
-        return rollouts.replace(reward=reward), {"reward": reward.mean()}
+        return np.array(right, np.float32).reshape(start.shape), None
 
-    def verify(self, params, rollouts):
-        """Credits of every token, and what the update needs of the initial policy."""
-        batch = self.credit_fn(
-            self.verifier_params, jax.tree.map(jnp.asarray, rollouts)
-        )
-        logits = self.initial_logits(self.model.params, batch["tokens"])
-        return batch | {"initial_logits": logits}
+    def read(self, _, rollouts):
+        """The initial policy's hidden states, and values of every prefix."""
+        return self.reader(self.model.params, self.verifier_params, rollouts)
 
     def updated(self, batch):
         """One update of the state, and its metrics."""
@@ -141,11 +147,12 @@ class Iteration:
 
     def iterate(self):
         """The whole: -> metrics."""
-        self.state, metrics = rl.iteration(
+        self.state, metrics, _ = rl.iteration(
             *(self.state, self.keys(), None),
             sample_fn=self.sample,
+            read_fn=self.read,
             grade_fn=self.grade,
-            credit_fn=self.verify,
+            credit_fn=self.credit,
             update_fn=self.update,
         )
         return metrics
@@ -163,27 +170,17 @@ class Iteration:
             num_parameters=model.num_parameters,
             itemsize=model.itemsize,
         )
+        hidden = model.size._replace(vocab_size=0)
+        no_layers = model.size._replace(depth=0)
+        anchor = evaluate.read_work(no_layers, length, itemsize=model.itemsize)
         written = length.reshape(starts.shape) - starts
         found = {
             "sample": evaluate.generate_work(
                 model.size, starts, written, itemsize=model.itemsize
             ),
-            "verify": evaluate.total_work([read(num_logits=0), read()]),
-            # The policy, and the baseline, which has no logits.
-            "update": evaluate.total_work(
-                [update(model.size), update(model.size._replace(vocab_size=0))]
-            ),
+            # The verifier, and the initial policy, whose logits the update asks for.
+            "verify": evaluate.total_work([read(num_logits=0)] * 2),
+            # The policy, the baseline, which has no logits, and the initial logits.
+            "update": evaluate.total_work([*map(update, (model.size, hidden)), anchor]),
         }
         return found | {"all": evaluate.total_work(list(found.values()))}
-
-
-def adamw():
-    """As the rl stage has it, at a constant rate."""
-    return make_optimizer(
-        1e-5,
-        num_updates=1000,
-        warmup_fraction=0.0,
-        schedule="constant",
-        weight_decay=0.01,
-        grad_clip=1.0,
-    )

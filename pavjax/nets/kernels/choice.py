@@ -77,7 +77,9 @@ def make_whole_attention(config, split_attention=lambda f: f):
 
         segments = view.segments
         window = config.window if config.window < length else 0
-        if not window or isinstance(sliding, bool):
+        if not window:
+            sliding = False
+        if isinstance(sliding, bool):
             return of_window(window if sliding else 0)(query, keys, values)
         if choose(window) == choose(0) == "xla":
             return attend_xla(query, keys, values)
