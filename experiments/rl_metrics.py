@@ -17,8 +17,6 @@ the evaluation that follows, if one does.
 import functools
 import time
 
-import functools
-
 import jax
 import numpy as np
 
