@@ -67,9 +67,7 @@ def parse(argv, *, description):
     # "--config.a.b value" is the same as "--config.a.b=value".
     overrides, others = split_overrides(argv)
     known = parser.parse_args(others)
-    config = load_config(known.config)
-    for path, text in overrides:
-        override(config, path, parse_value(config, path, text))
+    config = load_config(known.config, overrides)
     return Options(
         config=config.lock(),
         workdir=known.workdir,
@@ -117,8 +115,9 @@ def split_overrides(argv):
     return overrides, others
 
 
-def load_config(spec):
-    """`configs/arithmetic.py:tiny` -> what `get_config("tiny")` of that file returns."""
+def load_config(spec, overrides=()):
+    """`configs/arithmetic.py:tiny` -> what `get_config("tiny")` of that file returns,
+    with the fields changed that `split_overrides` found."""
     name, _, preset = str(spec).partition(":")
     path = Path(name)
     if not path.exists():
@@ -135,7 +134,10 @@ def load_config(spec):
             f"{path} has no preset {preset!r}{did_you_mean(preset, presets)}. "
             f"Choose one of: {', '.join(f'{path}:{each}' for each in presets)}"
         )
-    return module.get_config(preset) if presets else module.get_config()
+    config = module.get_config(preset) if presets else module.get_config()
+    for path, text in overrides:
+        override(config, path, parse_value(config, path, text))
+    return config
 
 
 def override(config, path, value):

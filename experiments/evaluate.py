@@ -6,6 +6,7 @@ out:  accuracy and Pass@N on test problems; of a verifier, how well it judges tr
       python -m experiments.evaluate --config=... --workdir=...
       python -m experiments.evaluate --config=... --checkpoint=DIR [--step=K]
       python -m experiments.evaluate --config=... --checkpoint=DIR --policy=DIR
+      ... --config.task.num_test=100     (fields of the config as everywhere else)
 """
 
 import argparse
@@ -133,7 +134,7 @@ def fresh_records(task, model, problems, key, num_samples, provers):
     return records
 
 
-def main(argv=None):
+def main(argv):
     """The command line: evaluate a checkpoint directory."""
     parser = argparse.ArgumentParser(prog="python -m experiments.evaluate")
     parser.add_argument("--checkpoint", required=True, help="a checkpoints/ directory")
@@ -144,8 +145,9 @@ def main(argv=None):
         "--policy", help="checkpoints/ of the policy whose traces a verifier judges"
     )
     cli.add_debug_flag(parser)
-    options = parser.parse_args(argv)
-    config = cli.load_config(options.config)
+    overrides, others = cli.split_overrides(argv)
+    options = parser.parse_args(others)
+    config = cli.load_config(options.config, overrides)
     settings = task_settings(config, "num_test")
     task = building.task_of(settings)
     checkpoints = checkpoints_in(options.checkpoint)

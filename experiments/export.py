@@ -25,9 +25,7 @@ def main(argv):
     """Parse, load, write."""
     overrides, others = cli.split_overrides(argv)
     options = parse(others)
-    config = cli.load_config(options.config)
-    for path, text in overrides:
-        cli.override(config, path, cli.parse_value(config, path, text))
+    config = cli.load_config(options.config, overrides)
     try:
         export(config, options)
     except (ValueError, OSError) as error:

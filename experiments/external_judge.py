@@ -13,7 +13,6 @@ import numpy as np
 
 from experiments import building, sources
 from pavjax.runtime import sharding
-from pavjax.step_scorers import ExternalVerifier, load_scorer
 from pavjax.tasks.math_text import prompt_function
 
 MARK = "THE-PROBLEM"  # stands for it in a prompt
@@ -68,6 +67,9 @@ def load(job, task, base):
     judge = ExternalJudge(settings[job.stage]["verifier"], base)
     if "external" not in settings:
         return judge
+    # It brings transformers along.
+    from pavjax.step_scorers import ExternalVerifier, load_scorer
+
     options, mesh = settings["external"], jax.sharding.get_mesh()
     shardings_fn = functools.partial(sharding.shardings_of, mesh=mesh)
     score = load_scorer(

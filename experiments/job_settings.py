@@ -10,28 +10,17 @@ from experiments.stages import Job, StageError
 # Bump a stage's number when a change of its code changes what its results mean: what
 # older code computed is then computed anew.
 VERSIONS = {
-    "sft": 1,
-    "collect": 1,
-    "complementarity": 1,
-    "rft": 1,
-    "verifier": 1,
-    "search": 2,
-    "verifier_check": 1,
-    "evaluate": 1,
-    "rl": 1,
+    "sft": 2,
+    "collect": 2,
+    "complementarity": 2,
+    "rft": 2,
+    "verifier": 2,
+    "search": 3,
+    "verifier_check": 2,
+    "evaluate": 2,
+    "rl": 2,
     "report": 1,
     "provers.report": 1,
-}
-# Fields that came later. At these values a job does what it did before they came, so
-# that it keeps its hash.
-LATER = {
-    "backbone": "",
-    "attention": "auto",
-    "logits_at_once": 2**26,
-    "packing": False,
-    "verifier": "",
-    "optimizer": "adamw",
-    "momentum_dtype": "float32",
 }
 # What of `model` is the run's to decide, where the sizes are those of a checkpoint.
 PRECISION = ("dtype", "scan_layers", "remat", "attention", "logits_at_once")
@@ -42,14 +31,9 @@ def make_job(stage, name, settings, inputs):
 
 
 def plain(value):
-    """Tuples as lists: settings are what reading job.json gives back; without fields
-    of `LATER` that change nothing."""
+    """Tuples as lists: settings are what reading job.json gives back."""
     if isinstance(value, dict):
-        return {
-            key: plain(entry)
-            for key, entry in value.items()
-            if key not in LATER or entry != LATER[key]
-        }
+        return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(entry) for entry in value]
     return value

@@ -102,7 +102,7 @@ def test_the_labels_keep_a_prefix_for_a_trace_and_the_others_one_for_a_completio
     shape = even["shape"]
     own, others = even["notes"], even["rivals"][0]["notes"]
     completions = shape["prefixes"] * shape["n_mc"]
-    entry = 2 * 2 * 2 * 8 * 4  # keys and values, layers, heads, head_dim, float32
+    entry = 2 * 1 * 2 * 8 * 4  # keys and values, layer, heads, head_dim, float32
     assert shape["slots"] == completions == 16  # all at once
     assert own["cache_bytes"] == entry * (
         shape["longest prefix"] + completions * shape["new"]

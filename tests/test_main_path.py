@@ -373,6 +373,8 @@ def test_evaluate_prints_the_quality_of_a_policy(whole, capsys):
     assert found["kind"] == "policy"
     assert found["n"] == expected["n"] == [1, 2, 4]
     assert abs(found["accuracy"][0] - expected["accuracy"][0]) < 2.5 / (8 * 4)
+    fewer = evaluated(capsys, f"--checkpoint={directory}", "--config.task.num_test=4")
+    assert fewer["num_problems"] == 4
     # Any step may be asked for, and the job's own directory does as well.
     sft = directory_of("sft.base", whole.workdir)
     assert evaluated(capsys, f"--checkpoint={sft}", "--step=50")["step"] == 50

@@ -172,7 +172,7 @@ class TorchTrainer:
 
 def _trainable(model, params):
     theirs = exported(model, params, "float32")
-    if model.config.remat:
+    if model.config.remat != "none":
         theirs.gradient_checkpointing_enable()
     return theirs.to(torch_device()).train()
 

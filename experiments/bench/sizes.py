@@ -31,9 +31,9 @@ def _shape(vocab_size, depth, width, heads, mlp_width, **others):
     }
 
 
-_LARGE = {"tied_embeddings": True, "scan_layers": True, "remat": True}
+_LARGE = {"tied_embeddings": True, "scan_layers": True, "remat": "full"}
 SHAPES = {
-    "micro": _shape(64, 2, 32, (4, 2, 8), 64),
+    "micro": _shape(64, 1, 32, (4, 2, 8), 64),  # for tests
     "tiny": _shape(512, 4, 128, (4, 2, 32), 448),  # 1.0M parameters
     "14m": _shape(2048, 8, 384, (6, 2, 64), 1024),  # 14.2M
     "0.5b": _shape(151_936, 24, 896, (14, 2, 64), 4864, **_LARGE),

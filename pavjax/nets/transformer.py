@@ -186,7 +186,8 @@ def _params_of_layer(blocks, i):
 def _layer(block, index, sliding):
     """The block as a function of arrays. What its backward pass recomputes, by
     `model.remat`: nothing; all; "dots": all but products with weights; "attention": see
-    `kernels.choice`."""
+    `kernels.choice`. On a CPU the compiler merges what unrolled layers compute twice:
+    there only scanned ones save memory."""
 
     def layer(layer_params, x, view, prefix, suffix):
         caches = (prefix, suffix, index)

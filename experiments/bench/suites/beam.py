@@ -20,17 +20,21 @@ NUM_PROVERS = 2
 
 def cases(model):
     """One line for each kind of head."""
+    batch = model.batch
+    new = batch.num_steps * batch.step_tokens
+    sampler = decode.make_sampler(
+        model, new, num_samples=batch.width * batch.candidates
+    )
     for head in ("value", "log_ratio"):
-        yield case(model, head)
+        yield case(model, head, sampler, new)
 
 
-def case(model, head):
+def case(model, head, sampler, new):
+    """A search with one kind of head; sampler: plain decoding of `new` tokens."""
     batch = model.batch
     rows = batch.width * batch.candidates
-    new = batch.num_steps * batch.step_tokens
     tokens, lengths = inputs.prompts(model, batch.problems, batch.prompt_len)
     search, params = make_search(model, head)
-    sampler = decode.make_sampler(model, new, num_samples=rows)
     keys, other_keys = inputs.Keys(3), inputs.Keys(4)
     amount = batch.problems * rows * new
 

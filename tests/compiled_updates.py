@@ -1,0 +1,138 @@
+"""Compiles the update of sft, verifier and rl for several meshes of eight devices:
+python tests/compiled_updates.py. What the compiler has to say goes to stderr."""
+
+import functools
+import os
+import sys
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"  # the compiler's warnings too
+
+import jax
+import jax.numpy as jnp
+
+from experiments import building
+from pavjax import arrays, losses, provers, rl, train
+from pavjax.nets import TransformerConfig, make_policy, make_verifier
+from pavjax.runtime import sharding
+from pavjax.runtime.optimizer import make_optimizer
+from pavjax.types import Rollouts
+
+MESHES = ((8, 1, 1), (4, 2, 1), (2, 2, 2), (1, 4, 2))
+WIDTH, ROWS, LENGTH, NUM_PREFIXES = 64, 64, 32, 5
+POLICY = make_policy(
+    TransformerConfig(
+        vocab_size=64,
+        depth=1,
+        width=WIDTH,
+        num_heads=4,
+        num_kv_heads=4,
+        head_dim=16,
+        mlp_width=256,
+        max_positions=64,
+    ),
+    split_batch=building.split_batch,
+    gather_features=building.gather_features,
+    split_attention=sharding.split_attention,
+)
+VERIFIER = make_verifier(POLICY, head="sum", num_provers=2, width=WIDTH)
+
+
+def shape(*axes, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct((ROWS, *axes), dtype)
+
+
+def sft():
+    """(init, loss_fn, abstract batch), as all three."""
+
+    def loss_fn(params, batch):
+        reading = (params, POLICY.hidden(params, batch["tokens"]))
+        logprobs = POLICY.over_logits(arrays.picked_logprobs, batch["tokens"], reading)
+        return losses.next_token_loss(logprobs, batch["mask"]), {}
+
+    batch = {
+        "tokens": shape(LENGTH, dtype=jnp.int32),
+        "mask": shape(LENGTH, dtype=bool),
+    }
+    return POLICY.init, loss_fn, batch
+
+
+def verifier():
+    def loss_fn(params, batch):
+        logits = VERIFIER.logits(params, batch["tokens"], batch["prompt_len"])
+        logits = jnp.take_along_axis(logits, batch["ends"][..., None], axis=1)
+        return losses.prefix_value_loss(logits, *batch["counts"]), {}
+
+    counts = shape(NUM_PREFIXES, 2, dtype=jnp.int32)
+    batch = {
+        "tokens": shape(LENGTH, dtype=jnp.int32),
+        "prompt_len": shape(dtype=jnp.int32),
+        "ends": shape(NUM_PREFIXES, dtype=jnp.int32),
+        "counts": (counts, counts),
+    }
+    return lambda key: VERIFIER.init(key, POLICY.init(key)), loss_fn, batch
+
+
+def reinforce():
+    rule = rl.CreditRule(alpha=1.0, prover=provers.Prover.of(1, 2, k=4))
+    rollouts = Rollouts(
+        tokens=shape(1, LENGTH, dtype=jnp.int32),
+        prompt_len=shape(1, dtype=jnp.int32),
+        length=shape(1, dtype=jnp.int32),
+        step_ids=shape(1, LENGTH, dtype=jnp.int32),
+        logprobs=shape(1, LENGTH),
+        reward=shape(1),
+    )
+    credit = functools.partial(
+        rl.credits_of_values, rule=rule, num_prefixes=NUM_PREFIXES, baseline="value"
+    )
+    batch = jax.eval_shape(credit, shape(NUM_PREFIXES, 2), rollouts)
+    batch["initial_hidden"] = shape(LENGTH, WIDTH)
+
+    def init(key):
+        params = POLICY.init(key)
+        return {"policy": params, "baseline": rl.init_baseline(params, WIDTH)}
+
+    loss_fn = rl.make_loss(POLICY, kl_weight=0.1, learned_baseline=True)
+    return init, loss_fn, batch
+
+
+def compile_update(stage, mesh):
+    init, loss_fn, batch = stage()
+    tx = make_optimizer(
+        0.1,
+        num_updates=10,
+        warmup_fraction=0.1,
+        schedule="cosine",
+        weight_decay=0.0,
+        grad_clip=1.0,
+    )
+    key = jax.random.key(0)
+    state = sharding.abstract_sharded(
+        lambda key: train.init_state(init(key), tx), key, mesh=mesh
+    )
+    split, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+            x.shape, x.dtype, sharding=split if x.ndim else whole
+        ),
+        batch,
+    )
+    fixed = (state.params["policy"],) if stage is reinforce else ()
+    update = jax.jit(train.make_update(loss_fn, tx), donate_argnums=0)
+    program = update.lower(state, batch, *fixed)
+    program.compile({"xla_backend_optimization_level": 0})
+
+
+def main():
+    for sizes in MESHES:
+        mesh = sharding.make_mesh(*sizes)
+        for stage in (sft, verifier, reinforce):
+            with jax.set_mesh(mesh):
+                compile_update(stage, mesh)
+            print("compiled", stage.__name__, *sizes, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
