@@ -3,9 +3,11 @@
 import collections
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pavjax import decoding
+from pavjax.runtime import sharding
 from pavjax.tasks import encoding
 from pavjax.types import Rollouts
 
@@ -32,9 +34,10 @@ def make_sampler(task, policy, num_samples, temperature=1.0):
     """Compiled: sampler(params, key, tokens [B Tp], prompt_len [B]) -> Rollouts."""
 
     @jax.jit
-    def compiled(params, key, tokens, prompt_len):
-        return decoding.sample(
-            *(params, key, tokens, prompt_len),
+    def compiled(*arguments):
+        return by_rows(
+            decoding.sample,
+            *arguments,
             policy=policy,
             num_samples=num_samples,
             max_tokens=task.max_response_len,
@@ -42,7 +45,6 @@ def make_sampler(task, policy, num_samples, temperature=1.0):
             max_steps=task.max_steps,
             sampling=decoding.Sampling(temperature=temperature),
             max_len=task.max_prompt_len + task.max_response_len,
-            num_slots=decode_slots(),
         )
 
     def sampler(params, key, tokens, prompt_len):
@@ -57,15 +59,15 @@ def make_brancher(task, policy, temperature=1.0):
     completion outgrows what a trace can hold; what is not active means nothing."""
 
     @jax.jit
-    def compiled(params, key, tokens, prefix_len, active):
-        return decoding.branch(
-            *(params, key, tokens, prefix_len, active),
+    def compiled(*arguments):
+        return by_rows(
+            decoding.branch,
+            *arguments,
             policy=policy,
             max_tokens=task.max_response_len,
             rule=task.tokenizer.step_rule,
             sampling=decoding.Sampling(temperature=temperature),
             max_len=task.max_prompt_len + task.max_response_len,
-            num_slots=decode_slots(),
         )
 
     def brancher(params, key, tokens, prefix_len, active):
@@ -75,6 +77,19 @@ def make_brancher(task, policy, temperature=1.0):
         return tuple(map(np.asarray, jax.device_get(found)))
 
     return brancher
+
+
+def by_rows(draw, params, key, *rows, **options):
+    """`decoding.sample` or `branch`, each device with its share of rows and slots and a
+    queue of its own. What is drawn does not depend on the number of devices."""
+    num_rows = len(rows[0])
+    num_slots = decode_slots() // sharding.num_row_parts(num_rows)
+
+    def run(replicated, rows):
+        row_ids, *rows = rows
+        return draw(*replicated, *rows, row_ids=row_ids, num_slots=num_slots, **options)
+
+    return sharding.by_rows(run)((params, key), (jnp.arange(num_rows), *rows))
 
 
 def within_bucket(tokens, length):
