@@ -7,6 +7,7 @@ import pytest
 from tiny_models import jit, random_tokens, tiny_config
 
 from pavjax import losses, train
+from pavjax.arrays import target_logprobs
 from pavjax.nets import make_policy
 from pavjax.runtime import checkpoint, sharding
 from pavjax.runtime.optimizer import make_optimizer
@@ -44,8 +45,8 @@ def init_of(tx, policy=POLICY):
 
 def update_of(tx, policy=POLICY):
     def loss_fn(params, batch):
-        logits = policy.logits(params, batch)
-        return losses.next_token_loss(logits, batch, jnp.ones(batch.shape, bool)), {}
+        logprobs = target_logprobs(policy.logits(params, batch), batch)
+        return losses.next_token_loss(logprobs, batch > 0), {}
 
     return jit(train.make_update(loss_fn, tx))
 
