@@ -36,7 +36,8 @@ def tiny(config):
     config.verifier.update(num_updates=200, hard_updates=200)
     config.verifier.variants = {"main": {}}
     config.search.update(widths=(1, 2, 4, 16), sweep_widths=(4,))
-    config.search.alpha_width = 4
+    config.search.update(alpha_width=4, rows_per_batch=192)
+    config.collect.hard.rows_per_batch = 192
     config.prover_family.best_of = (1, 4, 16)
     config.search.update(alpha_grid=(0.0, 0.25, 0.5, 0.75, 1.0))
     config.evaluate.num_samples = 64
@@ -61,7 +62,8 @@ def small(config):
         "sum": {"head": "sum"},
     }
     config.search.update(widths=(1, 2, 4, 8, 16, 32, 64), sweep_widths=(4,))
-    config.search.alpha_width = 8
+    config.search.update(alpha_width=8, rows_per_batch=1_536)
+    config.collect.hard.rows_per_batch = 1_536
     config.prover_family.best_of = (1, 2, 4, 8, 16, 32)
     config.search.alpha_grid = tuple(k / 10 for k in range(11))
     config.evaluate.num_samples = 256

@@ -156,7 +156,9 @@ def search():
         # Rank a second copy of a text behind all texts that are not yet in the beam.
         "distinct": False,  # P: not given
         "temperature": 1.0,  # P: not given
-        "rows_per_batch": 1_536,  # samples, or beams x candidates, decoded at once
+        # Beams x candidates decoded at once. A processor is as fast with 200, which
+        # compiles fewer programs for sets of few problems.
+        "rows_per_batch": 1_536,
     }
 
 

@@ -90,8 +90,11 @@ def policy_of(model, task):
 
 
 def config_of(model, task):
-    """The `model` section, perhaps as JSON kept it -> TransformerConfig."""
+    """The `model` section, perhaps as JSON kept it -> TransformerConfig. In older
+    checkpoints `remat` is a bool."""
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in model.items()}
+    if isinstance(fields.get("remat"), bool):
+        fields["remat"] = "full" if fields["remat"] else "none"
     return TransformerConfig(vocab_size=task.tokenizer.vocab_size, **fields)
 
 

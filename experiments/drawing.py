@@ -1,9 +1,13 @@
 """Drawing traces with a policy, and grading them."""
 
+import collections
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from pavjax import decoding
+from pavjax.runtime import sharding
 from pavjax.tasks import encoding
 from pavjax.types import Rollouts
 
@@ -30,9 +34,10 @@ def make_sampler(task, policy, num_samples, temperature=1.0):
     """Compiled: sampler(params, key, tokens [B Tp], prompt_len [B]) -> Rollouts."""
 
     @jax.jit
-    def compiled(params, key, tokens, prompt_len):
-        return decoding.sample(
-            *(params, key, tokens, prompt_len),
+    def compiled(*arguments):
+        return by_rows(
+            decoding.sample,
+            *arguments,
             policy=policy,
             num_samples=num_samples,
             max_tokens=task.max_response_len,
@@ -40,7 +45,6 @@ def make_sampler(task, policy, num_samples, temperature=1.0):
             max_steps=task.max_steps,
             sampling=decoding.Sampling(temperature=temperature),
             max_len=task.max_prompt_len + task.max_response_len,
-            num_slots=decode_slots(),
         )
 
     def sampler(params, key, tokens, prompt_len):
@@ -55,15 +59,15 @@ def make_brancher(task, policy, temperature=1.0):
     completion outgrows what a trace can hold; what is not active means nothing."""
 
     @jax.jit
-    def compiled(params, key, tokens, prefix_len, active):
-        return decoding.branch(
-            *(params, key, tokens, prefix_len, active),
+    def compiled(*arguments):
+        return by_rows(
+            decoding.branch,
+            *arguments,
             policy=policy,
             max_tokens=task.max_response_len,
             rule=task.tokenizer.step_rule,
             sampling=decoding.Sampling(temperature=temperature),
             max_len=task.max_prompt_len + task.max_response_len,
-            num_slots=decode_slots(),
         )
 
     def brancher(params, key, tokens, prefix_len, active):
@@ -73,6 +77,19 @@ def make_brancher(task, policy, temperature=1.0):
         return tuple(map(np.asarray, jax.device_get(found)))
 
     return brancher
+
+
+def by_rows(draw, params, key, *rows, **options):
+    """`decoding.sample` or `branch`, each device with its share of rows and slots and a
+    queue of its own. What is drawn does not depend on the number of devices."""
+    num_rows = len(rows[0])
+    num_slots = decode_slots() // sharding.num_row_parts(num_rows)
+
+    def run(replicated, rows):
+        row_ids, *rows = rows
+        return draw(*replicated, *rows, row_ids=row_ids, num_slots=num_slots, **options)
+
+    return sharding.by_rows(run)((params, key), (jnp.arange(num_rows), *rows))
 
 
 def within_bucket(tokens, length):
@@ -104,13 +121,22 @@ def complete(task, draw, problems, tokens, prefix_len, is_open, num_samples):
 
 def graded_samples(task, params, sampler, problem_set, key, *, batch_size):
     """Draw and grade samples of every problem, batch by batch: yields (rows, number of
-    real ones among them, Rollouts [B N ...] with reward, responses)."""
+    real ones among them, Rollouts [B N ...] with reward, responses). While the host
+    grades a batch, the devices draw the next."""
     batch_size = min(batch_size, len(problem_set.ids))
+    waiting = collections.deque()
     for index, real in batches(len(problem_set.ids), batch_size):
         rows = problem_set.rows(index)
         batch_key = jax.random.fold_in(key, index[0])
-        rollouts = sampler(params, batch_key, rows.tokens, rows.prompt_len)
-        yield rows, real, *grade(task, rows.problems, jax.device_get(rollouts))
+        drawn = sampler(params, batch_key, rows.tokens, rows.prompt_len)
+        waiting.append((rows, real, drawn))
+        if len(waiting) > 1:
+            yield _graded(task, *waiting.popleft())
+    yield from (_graded(task, *each) for each in waiting)
+
+
+def _graded(task, rows, real, drawn):
+    return rows, real, *grade(task, rows.problems, jax.device_get(drawn))
 
 
 def accuracy_of(task, params, sampler, problem_set, key, *, batch_size):

@@ -29,10 +29,7 @@ class Collector:
         self.sampler = drawing.make_sampler(
             task, base.policy, section["num_seed_traces"], section["temperature"]
         )
-        self.branchers = [
-            drawing.make_brancher(task, model.policy, section["temperature"])
-            for model in provers
-        ]
+        self.branchers = branchers_of(task, provers, section["temperature"])
         self.branch_points = jax.jit(
             functools.partial(labels.branch_points, num_prefixes=self.num_prefixes)
         )
@@ -240,6 +237,16 @@ class Collector:
             tokens_generated=int(np.sum(stop - start)),
             flops=np.sum(evaluate.sequence_flops(model.size, stop, start)),
         )
+
+
+def branchers_of(task, models, temperature):
+    """A brancher for each model; those of the same sizes are one compiled program."""
+    by_sizes = {repr(sorted(model.config.items())): model.policy for model in models}
+    found = {
+        sizes: drawing.make_brancher(task, policy, temperature)
+        for sizes, policy in by_sizes.items()
+    }
+    return [found[repr(sorted(model.config.items()))] for model in models]
 
 
 def concatenate(parts):

@@ -14,6 +14,7 @@ from pavjax.tasks import encoding
 from pavjax.types import Rollouts
 
 PLAIN = "Q"  # label of the search that ranks by Q^pi alone
+POOL_ROWS = 1_536  # samples that are drawn, then scored, together
 
 
 class SampleFlops(NamedTuple):
@@ -62,7 +63,7 @@ class Searcher:
         parts = []
         for _, real, rollouts, responses in drawing.graded_samples(
             *(self.task, self.base.params, sampler, problems, key),
-            batch_size=max(1, section["rows_per_batch"] // num_samples),
+            batch_size=max(1, POOL_ROWS // num_samples),
         ):
             flat = drawing.flatten(rollouts)
             found = {

@@ -1,9 +1,10 @@
 """Step-level search with networks: a policy writes, a verifier scores.
 
 Makes the `extend_fn` and `score_fn` of `search.beam_search`. Both networks read the
-prompt once and then only ever the tokens of the newest step: the caches of a beam
-follow it in `Beams.carry`. Step h of every beam owns the suffix slots
-`h * max_step_len .. (h + 1) * max_step_len - 1`; shorter steps leave some unused.
+prompt once and then only ever the tokens of the newest step. A beam holds one cache of
+each for its text (`Beams.shared`), which its candidates read together; a candidate has
+a place for its newest step alone, and what is kept of these moves into the caches of
+the next beams. So no cache is ever copied for each candidate.
 """
 
 import functools
@@ -14,7 +15,7 @@ import numpy as np
 
 from pavjax import decoding, pav, provers, search
 from pavjax.decoding import ANCESTRAL
-from pavjax.types import Beams
+from pavjax.types import Beams, Slots
 
 
 def effective_reward_rule(*, base, prover, alpha):
@@ -58,47 +59,57 @@ def guided_search(
     -inf. The policy must be the reference of a head that has one: the log-probs it
     samples with are taken for the reference's.
     """
-    prefix, root = _open(policy_params, tokens, prompt_len, policy, limits)
-    logits, verifier_prefix, state = verifier.prefill(
-        verifier_params, tokens, prompt_len
-    )
-    shape, capacity = root.length.shape, limits.max_steps * limits.max_step_len
+    root = _open(policy_params, tokens, prompt_len, policy, limits)
+    logits, cache, state = verifier.prefill(verifier_params, tokens, prompt_len)
+    root.shared["verifier"] = _with_room(verifier, cache, root)
     root.carry.update(
         values=jax.nn.sigmoid(logits)[:, None],
-        state=jax.tree.map(lambda x: x[:, None], state),
-        suffix=verifier.init_suffix(*shape, capacity),
+        verifier_state=jax.tree.map(lambda x: x[:, None], state),
     )
 
     def score(before, after, h):
         old, new = before.carry, after.carry
-        chunk, index = new["chunk"], h * limits.max_step_len
-        logits, suffix, state = verifier.extend(
-            *(verifier_params, verifier_prefix, old["suffix"], old["state"]),
-            *(chunk, old["stream"].slots, index),
+        grouped = functools.partial(_by_parent, candidates=candidates)
+        length = grouped(before.length)
+        shape = before.length.shape
+        slots = Slots(
+            prefix_len=length,
+            valid=jnp.zeros((*length.shape, limits.max_step_len), bool),
+            length=length,
         )
-        wrote = (chunk.num_tokens > 0)[..., None]
+        logits, suffix, state = verifier.extend(
+            verifier_params,
+            _flat(before.shared["verifier"]),
+            verifier.init_suffix(*length.shape, limits.max_step_len),
+            *grouped((old["verifier_state"], new["chunk"])),
+            *(slots, 0),
+        )
+        logits, suffix, state = _by_problem((logits, suffix, state), shape)
+        wrote = (new["chunk"].num_tokens > 0)[..., None]
         values = jnp.where(wrote, jax.nn.sigmoid(logits), old["values"])
         scores = score_rule(old["values"], values)
         ranked, values = _ranked(after, scores, values, h, limits)
+        suffixes = new["suffix"] | {"verifier": suffix}
         carry = {
-            "stream": new["stream"],
-            "chunk": None,
             "values": values,
-            "state": state,
-            "suffix": suffix,
+            "verifier_state": state,
+            "state": new["state"],
+            "start": new["start"],
+            "suffix": suffixes,
         }
         return ranked, carry
 
     beams, written = search.beam_search(
         *(key, root),
         extend_fn=functools.partial(
-            _extend, policy_params, prefix, policy, limits, sampling
+            _extend, policy_params, policy, limits, sampling, candidates
         ),
         score_fn=score,
         width=width,
         candidates=candidates,
         num_steps=limits.max_steps,
         distinct=distinct,
+        follow_fn=_follow,
     )
     return beams, beams.carry["values"], written
 
@@ -126,31 +137,34 @@ def make_scored_search(
 
     @jax.jit
     def start(params, tokens, prompt_len):
-        prefix, root = _open(params, tokens, prompt_len, policy, limits)
-        return prefix, search.repeat(root, width)
+        return search.repeat(_open(params, tokens, prompt_len, policy, limits), width)
 
     @jax.jit
-    def expand(params, prefix, key, beams, h):
-        extend = functools.partial(_extend, params, prefix, policy, limits, sampling)
+    def expand(params, key, beams, h):
+        extend = functools.partial(
+            _extend, params, policy, limits, sampling, candidates
+        )
         return search.expand(key, beams, h, extend_fn=extend, candidates=candidates)
 
     @jax.jit
     def keep(before, after, scores, new, h):
         ranked, values = _ranked(after, scores, new, h, limits)
-        carry = {"stream": after.carry["stream"], "chunk": None, "values": values}
-        before = before.replace(carry=None)
+        carry = {name: after.carry[name] for name in ("state", "start", "suffix")}
+        carry["values"] = values
         options = {"width": width, "candidates": candidates, "distinct": distinct}
-        return search.keep(before, after, ranked, carry, **options)
+        return search.keep(before, after, ranked, carry, follow_fn=_follow, **options)
 
     def run(policy_params, key, tokens, prompt_len, score_rule):
         starts = np.asarray(prompt_len)
         root_values = np.asarray(values_fn(np.asarray(tokens), starts, starts))
-        prefix, beams = start(policy_params, tokens, prompt_len)
+        beams = start(policy_params, tokens, prompt_len)
         values = np.repeat(root_values[:, None].astype(np.float32), width, axis=1)
         beams.carry["values"] = jnp.asarray(values)
-        counts = []
+        counts = np.zeros((len(starts), limits.max_steps), np.int32)
         for h in range(limits.max_steps):
-            before, after = expand(policy_params, prefix, key, beams, h)
+            if np.all(beams.done):
+                break
+            before, after = expand(policy_params, key, beams, h)
             old = np.asarray(before.carry["values"])
             new, length = old.copy(), np.asarray(after.length)
             rows = np.nonzero(length > np.asarray(before.length))
@@ -158,50 +172,99 @@ def make_scored_search(
                 texts = np.asarray(after.tokens)[rows]
                 new[rows] = values_fn(texts, starts[rows[0]], length[rows])
             scores = score_rule(jnp.asarray(old), jnp.asarray(new))
-            beams, written = keep(before, after, scores, new, h)
-            counts.append(np.asarray(written))
-        return beams, beams.carry["values"], np.stack(counts, axis=1)
+            beams, counts[:, h] = keep(before, after, scores, new, h)
+        return beams, beams.carry["values"], counts
 
     return run
 
 
 def _open(policy_params, tokens, prompt_len, policy, limits):
-    """The prompt's cache, and the beam of the bare prompt, which has no values yet."""
-    capacity = limits.max_steps * limits.max_step_len
+    """The beam of the bare prompt, which has no values yet."""
     start = prompt_len[:, None]
-    prefix, stream = decoding.open_stream(
-        policy_params, tokens, start, policy=policy, capacity=capacity
-    )
-    return prefix, Beams(
-        tokens=jnp.pad(tokens, ((0, 0), (0, capacity)))[:, None],
+    room = limits.max_steps * limits.max_step_len
+    _, cache = policy.prefill(policy_params, tokens)
+    root = Beams(
+        tokens=jnp.pad(tokens, ((0, 0), (0, room)))[:, None],
         length=start,
         score=jnp.zeros(start.shape),
         done=jnp.zeros(start.shape, bool),
-        carry={"stream": stream, "chunk": None},
+        carry={"state": jnp.zeros(start.shape, jnp.int32)},
+        shared={},
     )
+    root.shared["policy"] = _with_room(policy, cache, root)
+    return root
 
 
-def _extend(policy_params, prefix, policy, limits, sampling, key, beams, h):
+def _with_room(network, cache, root):
+    """Caches of prompts, as those of one beam each that has room for its whole text."""
+    num_rows, _, num_tokens = root.tokens.shape
+    room = network.init_suffix(num_rows, 1, num_tokens)
+    room = jax.tree.map(lambda x: x[:, 0], room)
+    full = decoding.absorb(room, cache, jnp.zeros(num_rows, jnp.int32))
+    return jax.tree.map(lambda x: x[:, None], full)
+
+
+def _extend(policy_params, policy, limits, sampling, candidates, key, beams, h):
     """One more step of every beam that is not done."""
-    chunk, stream = decoding.generate(
-        *(policy_params, key, prefix, beams.carry["stream"], ~beams.done),
+    last = jnp.take_along_axis(beams.tokens, beams.length[..., None] - 1, axis=-1)
+    given = (last[..., 0], beams.length, beams.carry["state"], ~beams.done)
+    step = decoding.write_step(
+        *(policy_params, key, _flat(beams.shared["policy"])),
+        *_by_parent(given, candidates),
         policy=policy,
-        index=h * limits.max_step_len,
         max_tokens=limits.max_step_len,
         rule=limits.rule,
-        until="step",
         sampling=sampling,
     )
-    tokens = decoding.append(beams.tokens, beams.length, chunk.tokens, chunk.num_tokens)
-    length = beams.length + chunk.num_tokens
+    step = _by_problem(step, beams.length.shape)
+    new, count = step.chunk.tokens, step.chunk.num_tokens
+    tokens = decoding.append(beams.tokens, beams.length, new, count)
+    length = beams.length + count
     # A step that never reached its delimiter cannot be continued either.
-    goes_on = stream.ended_step & ~_is_finished(tokens, length, limits)
+    goes_on = step.ended & ~_is_finished(tokens, length, limits)
+    carry = {
+        "state": step.state,
+        "chunk": step.chunk,
+        "start": beams.length,
+        "suffix": {"policy": step.suffix},
+    }
     return beams.replace(
         tokens=tokens,
         length=length,
         done=beams.done | ~goes_on,
-        carry={**beams.carry, "stream": stream, "chunk": chunk},
+        carry=beams.carry | carry,
     )
+
+
+def _follow(beams, parent):
+    """The caches of the beams that were kept: those of their parents, and their step.
+    The policy's begins with the token before it, which was read again."""
+    carry = dict(beams.carry)
+    start, suffix = carry.pop("start").ravel(), carry.pop("suffix")
+    starts = {"policy": start - 1, "verifier": start}
+    shared = {}
+    for name, new in suffix.items():
+        own = _flat(search.picked(beams.shared[name], parent))
+        own = decoding.absorb(own, _flat(new), starts[name])
+        shared[name] = jax.tree.map(
+            lambda x: x.reshape(*parent.shape, *x.shape[1:]), own
+        )
+    return beams.replace(carry=carry, shared=shared)
+
+
+def _flat(tree):
+    """[B W ...] -> [B * W ...]."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
+
+
+def _by_parent(tree, candidates):
+    """[B W * C ...] -> [B * W C ...]: rows of candidates that share a cache."""
+    return jax.tree.map(lambda x: x.reshape(-1, candidates, *x.shape[2:]), tree)
+
+
+def _by_problem(tree, shape):
+    """The way back: [B * W C ...] -> `shape` [B W * C] and what follows."""
+    return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[2:]), tree)
 
 
 def _ranked(after, scores, values, h, limits):

@@ -25,48 +25,75 @@ from pavjax import arrays
 
 
 def beam_search(
-    key, root, *, extend_fn, score_fn, width, candidates, num_steps, distinct=False
+    key,
+    root,
+    *,
+    extend_fn,
+    score_fn,
+    width,
+    candidates,
+    num_steps,
+    distinct=False,
+    follow_fn=None,
 ):
     """Search for `num_steps` steps: -> (Beams of W = `width`, written [B H] int32).
 
     root: Beams with one beam, the bare prompt.
     extend_fn(key, beams, h) -> beams: every beam that is not done has one more step.
     score_fn(before, after, h) -> (score [B M], carry): of each new prefix.
-    h: the step, a traced scalar from 0.
+    follow_fn(beams, parent [B W]) -> beams: makes `shared` of the beams that are kept
+        out of that of the beams they come from; needed if there is any.
+    h: the step, a traced scalar from 0; there are none after all beams are done.
     written: tokens that all candidates of a problem, kept or not, wrote in step h.
     """
 
-    def search_step(beams, h):
+    def search_step(state):
+        h, beams, written = state
         before, after = expand(
             key, beams, h, extend_fn=extend_fn, candidates=candidates
         )
         score, carry = score_fn(before, after, h)
-        return keep(
+        beams, new = keep(
             *(before, after, score, carry),
             width=width,
             candidates=candidates,
             distinct=distinct,
+            follow_fn=follow_fn,
         )
+        return h + 1, beams, written.at[:, h].set(new)
 
-    steps = jnp.arange(num_steps)
-    beams, written = jax.lax.scan(search_step, repeat(root, width), steps)
-    return beams, written.T
+    def unfinished(state):
+        h, beams, _ = state
+        return (h < num_steps) & ~jnp.all(beams.done)
+
+    beams = repeat(root, width)
+    written = jnp.zeros((len(beams.length), num_steps), jnp.int32)
+    start = (jnp.int32(0), beams, written)
+    _, beams, written = jax.lax.while_loop(unfinished, search_step, start)
+    return beams, written
 
 
 def expand(key, beams, h, *, extend_fn, candidates):
     """The first half of a step: -> (before, after), `candidates` of each beam."""
-    before = repeat(beams, candidates)
+    before = repeat(beams.replace(shared=None), candidates)
+    before = before.replace(shared=beams.shared)
     return before, extend_fn(jax.random.fold_in(key, h), before, h)
 
 
-def keep(before, after, score, carry, *, width, candidates, distinct=False):
+def keep(
+    before, after, score, carry, *, width, candidates, distinct=False, follow_fn=None
+):
     """The second half: -> (the best W beams, tokens that all candidates wrote [B])."""
     score = jnp.where(before.done, before.score, score)
-    after = after.replace(score=score, carry=carry)
+    after = after.replace(score=score, carry=carry, shared=None)
     written = jnp.sum(after.length - before.length, axis=1)
     candidate = arrays.last_axis_index(width * candidates, 2) % candidates
     copies = before.done & (candidate > 0)
-    return select(after, width, distinct=distinct, copies=copies), written
+    order = ranking(after, width, distinct=distinct, copies=copies)
+    beams = picked(after, order)
+    if follow_fn is not None:
+        beams = follow_fn(beams.replace(shared=before.shared), order // candidates)
+    return beams, written
 
 
 def repeat(beams, times):
@@ -74,21 +101,27 @@ def repeat(beams, times):
     return jax.tree.map(lambda x: jnp.repeat(x, times, axis=1), beams)
 
 
-def select(beams, width, *, distinct=False, copies=None):
+def select(beams, width, *, distinct=False):
     """The `width` beams of highest score; with `distinct`, second copies after all
-    others, and after those the beams marked in `copies` [B W] bool."""
+    others."""
+    return picked(beams, ranking(beams, width, distinct=distinct))
+
+
+def ranking(beams, width, *, distinct=False, copies=None):
+    """The numbers [B `width`] of the beams that `select` takes, in its order; last those
+    marked in `copies` [B W] bool."""
     keys = [-beams.score]
     if distinct:
         keys.append(duplicates(beams.tokens, beams.length))
     if copies is not None:
         keys.append(copies)
-    order = jnp.lexsort(keys, axis=-1)[:, :width]
+    return jnp.lexsort(keys, axis=-1)[:, :width]
 
-    def pick(x):
-        index = order.reshape(order.shape + (1,) * (x.ndim - 2))
-        return jnp.take_along_axis(x, index, axis=1)
 
-    return jax.tree.map(pick, beams)
+def picked(tree, order):
+    """Entries `order` [B N] of every array [B M ...] of a tree: [B N ...]."""
+    row = jnp.arange(len(order))[:, None]
+    return jax.tree.map(lambda x: x[row, order], tree)
 
 
 def duplicates(tokens, length):

@@ -69,7 +69,10 @@ class Beams:
     length: jax.Array  # [B W] int32
     score: jax.Array  # [B W] float32, what the search ranks
     done: jax.Array  # [B W] bool, the trace has ended and keeps its score
-    carry: Any  # pytree of [B W ...]: caches and values that follow their beam
+    carry: Any  # pytree of [B W ...]: what follows each beam as it is copied
+    # Pytree of [B W ...] too, but of the beams before a step's candidates were drawn,
+    # which read it together: caches.
+    shared: Any = None
 
 
 @chex.dataclass(frozen=True)
@@ -102,7 +105,8 @@ class TrainState:
 
 
 class Policy(NamedTuple):
-    """A language model as pure functions; `pavjax.nets` makes them.
+    """A language model as pure functions; `pavjax.nets` makes them. Caches are pytrees
+    of arrays [G .. T F], of suffixes [G M .. R F]: tokens are the last axis but one.
 
     init(key) -> params
     logits(params, tokens [B T], segments=None) -> [B T V] float32: row t predicts token

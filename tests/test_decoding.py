@@ -205,53 +205,51 @@ def test_inactive_branches_return_their_prefix():
     np.testing.assert_array_equal(traces[active], everyone[0][active])
 
 
-def test_next_token_logits_follow_every_branch_through_steps_of_different_lengths():
-    """Three rounds of `generate`, each up to a newline in slots of its own; a branch
-    that ended sits out. After each, `stream.logits` = full forward at the end of the
-    text, although shorter steps left holes in the cache."""
-    shape, max_step_len = (2, 4), 4
-    prefix, stream = jit(
-        lambda: decoding.open_stream(
-            PARAMS, TRACES, POINTS, policy=POLICY, capacity=3 * max_step_len
-        )
-    )()
-    whole = np.pad(np.repeat(TRACES[:, None], 4, axis=1), [(0, 0), (0, 0), (0, 12)])
-    traces = jnp.where(np.arange(19) < POINTS[..., None], whole, 0)
-    length, active = jnp.array(POINTS), jnp.ones(shape, bool)
+def test_steps_one_after_the_other_have_the_logprobs_of_a_full_forward_pass():
+    """Three rounds of `write_step`, each up to a newline, of rows that are one branch
+    each; one that ended sits out. What was written moves into the rows' caches, behind
+    their own ends, so that shorter steps leave no holes."""
+    max_step_len, shape = 4, (8, 1)
+    traces = np.pad(np.repeat(TRACES, 4, axis=0)[:, None], [(0, 0), (0, 0), (0, 12)])
+    length = jnp.array(POINTS.reshape(shape))
+    traces = jnp.where(np.arange(19) < np.asarray(length)[..., None], traces, 0)
+    _, cache = jit(POLICY.prefill)(PARAMS, traces[:, 0])
+    active, state = jnp.ones(shape, bool), jnp.zeros(shape, jnp.int32)
 
     @jit
-    def write(key, stream, active, index):
-        return decoding.generate(
-            *(PARAMS, key, prefix, stream, active),
+    def write(key, cache, traces, length, state, active):
+        last = jnp.take_along_axis(traces, length[..., None] - 1, axis=-1)[..., 0]
+        step = decoding.write_step(
+            *(PARAMS, key, cache, last, length, state, active),
             policy=POLICY,
-            index=index,
             max_tokens=max_step_len,
             rule=RULE,
-            until="step",
             sampling=Sampling(),
         )
+        suffix = jax.tree.map(lambda x: x[:, 0], step.suffix)
+        return step, decoding.absorb(cache, suffix, length[:, 0] - 1)
 
-    def check(stream):
-        expected = np.take_along_axis(
-            logits_of(traces), np.asarray(length)[..., None, None] - 1, axis=2
-        )
-        np.testing.assert_allclose(stream.logits, expected[:, :, 0], **CLOSE)
-
-    check(stream)
     counts = []
-    for step in range(3):
-        chunk, stream = write(jax.random.key(step), stream, active, step * max_step_len)
+    for number in range(3):
+        key = jax.random.key(number)
+        step, cache = write(key, cache, traces, length, state, active)
+        chunk, state = step.chunk, step.state
         assert np.all(chunk.num_tokens[~active] == 0)
         traces = decoding.append(traces, length, chunk.tokens, chunk.num_tokens)
+        expected = target_logprobs(logits_of(traces), traces)
+        place = np.asarray(length)[..., None] + np.arange(max_step_len)
+        written = np.arange(max_step_len) < np.asarray(chunk.num_tokens)[..., None]
+        expected = np.take_along_axis(np.asarray(expected), place.clip(max=18), axis=-1)
+        np.testing.assert_allclose(
+            chunk.logprobs, np.where(written, expected, 0), **CLOSE
+        )
         length = length + chunk.num_tokens
         counts.append(np.asarray(chunk.num_tokens))
-        np.testing.assert_array_equal(stream.slots.length, length)
-        check(stream)
         last = np.take_along_axis(traces, length[..., None] - 1, axis=-1)[..., 0]
+        stopped = (last == NEWLINE) | (last == END)
+        np.testing.assert_array_equal(step.ended[active], stopped[active])
         active = active & (last == NEWLINE)
-    assert np.any((counts[0] < max_step_len) & (counts[1] > 0))  # a hole was tested
-    slots = np.concatenate([np.arange(4) < c[..., None] for c in counts], axis=-1)
-    np.testing.assert_array_equal(stream.slots.valid, slots)
+    assert np.any((counts[0] < max_step_len) & (counts[1] > 0))  # of uneven lengths
 
 
 def test_the_loop_ends_with_the_last_branch_and_asks_the_network_no_more():

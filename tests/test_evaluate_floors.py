@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_models import tiny_config
 
-from pavjax import decoding, evaluate
+from pavjax import evaluate
 from pavjax.nets import make_policy
 
 # 2 layers; per layer q 8x12, k and v 8x6, output 12x8, three of 8x20; unembedding 8x11.
@@ -162,9 +162,9 @@ def test_prefill_projects_one_position_of_each_branch():
     lengths = jnp.full((3, 2), 6)
 
     def opened(params, tokens):
-        return decoding.open_stream(params, tokens, lengths, policy=POLICY, capacity=1)[
-            1
-        ].logits
+        hidden = POLICY.hidden(params, tokens)
+        last = jnp.take_along_axis(hidden, lengths[..., None] - 1, axis=1)
+        return POLICY.unembed(params, last)
 
     traced = product_flops(opened, PARAMS, TOKENS)
     hidden = product_flops(POLICY.hidden, PARAMS, TOKENS)

@@ -130,7 +130,7 @@ def test_the_running_log_ratio_is_the_sum_over_the_returned_trace(head):
     start, stop = np.repeat(PROMPT_LEN, WIDTH), beams.length.ravel()
     counts = (position >= start[:, None]) & (position < stop[:, None])
     np.testing.assert_allclose(
-        beams.carry["state"]["ratio"].ravel(),
+        beams.carry["verifier_state"]["ratio"].ravel(),
         np.where(counts, ratio, 0).sum(-1),
         **CLOSE,
     )
@@ -144,7 +144,6 @@ def test_traces_start_with_their_prompt_and_have_nothing_behind_their_end():
         np.testing.assert_array_equal(trace[:start], PROMPTS[b, :start])
         assert np.all(trace[stop:] == 0)
         assert END not in trace[start : stop - 1]
-        np.testing.assert_array_equal(beams.carry["stream"].slots.length[b, w], stop)
 
 
 def test_alpha_zero_is_the_search_by_value_alone():

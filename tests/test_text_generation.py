@@ -69,33 +69,43 @@ def test_the_small_tokenizers_are_what_they_are_meant_to_be():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_stops_exactly_at_the_token_that_completes_the_delimiter(kind):
-    """Three steps in a row, each in slots of its own. Without its last token a step has
-    not ended, with it it has, by the characters of all that was written."""
+    """Three steps in a row. Without its last token a step has not ended, with it it has,
+    by the characters of all that was written."""
     tokenizer, policy, params, tokens, prompt_len = model(kind)
     shape, size = (2, 40), 12
-    prefix, stream = decoding.open_stream(
-        *(params, tokens, jnp.repeat(prompt_len[:, None], shape[1], 1)),
-        policy=policy,
-        capacity=3 * size,
-    )
+    tokens = jnp.pad(jnp.repeat(tokens, shape[1], 0), ((0, 0), (0, 3 * size)))
+    length = jnp.repeat(prompt_len, shape[1])[:, None]
+    _, cache = policy.prefill(params, tokens)
+    state = jnp.zeros(length.shape, jnp.int32)
 
     @jit
-    def write(key, stream, active, index):
-        return decoding.generate(
-            *(params, key, prefix, stream, active),
+    def write(key, cache, tokens, length, state, active):
+        last = jnp.take_along_axis(tokens[:, None], length[..., None] - 1, axis=-1)
+        step = decoding.write_step(
+            *(params, key, cache, last[..., 0], length, state, active.reshape(-1, 1)),
             policy=policy,
-            index=index,
             max_tokens=size,
             rule=tokenizer.step_rule,
-            until="step",
             sampling=Sampling(),
         )
+        chunk, suffix = step.chunk, jax.tree.map(lambda x: x[:, 0], step.suffix)
+        new = (chunk.tokens[:, 0], chunk.num_tokens[:, 0])
+        tokens = decoding.append(tokens, length[:, 0], *new)
+        cache = decoding.absorb(cache, suffix, length[:, 0] - 1)
+        return step, cache, tokens, length + chunk.num_tokens
 
     written = {place: [] for place in np.ndindex(shape)}
     active, last_pieces, num_checked = np.ones(shape, bool), set(), 0
     for step in range(3):
-        chunk, stream = write(jax.random.key(step), stream, active, step * size)
-        chunk = jax.device_get(chunk)
+        found, cache, tokens, length = write(
+            jax.random.key(step), cache, tokens, length, state, active
+        )
+        state = found.state
+        found = jax.tree.map(
+            lambda x: np.asarray(x).reshape(*shape, *x.shape[2:]),
+            {"chunk": found.chunk, "ended": found.ended},
+        )
+        chunk, ended_step = found["chunk"], found["ended"]
         for place, ids in written.items():
             before = num_ended(tokenizer, ids)
             new = chunk.tokens[place][: chunk.num_tokens[place]].tolist()
@@ -109,7 +119,7 @@ def test_a_step_stops_exactly_at_the_token_that_completes_the_delimiter(kind):
             ended = num_ended(tokenizer, ids) > before
             finished = new[-1] in tokenizer.end_ids
             assert ended or finished or len(new) == size
-            assert stream.ended_step[place] == (ended or finished)
+            assert ended_step[place] == (ended or finished)
             active[place] = ended and not finished
             num_checked += ended
             last_pieces |= {tokenizer.pieces[new[-1]]} if ended else set()

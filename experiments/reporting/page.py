@@ -130,7 +130,7 @@ def scope(results):
     options = ", ".join(f"{k} {v}" for k, v in task[task["name"]].items())
     model = results.config["model"]
     seeds = len(results.config["rl"]["seeds"])
-    outside = results.config["search"]["verifier"]
+    outside = results.config["search"].get("verifier")
     asked = (
         f" The search asks {outside}, a published verifier, which is the ORM too."
         if outside

@@ -4,28 +4,22 @@ from pavjax.decoding.branches import branch, sample
 from pavjax.decoding.buckets import bucket_of
 from pavjax.decoding.queue import Lanes, Usage, complete, lanes_for
 from pavjax.decoding.sampling import ANCESTRAL, Sampling, draw_tokens
-from pavjax.decoding.streams import (
-    StepLimits,
-    Stream,
-    append,
-    generate,
-    open_stream,
-)
+from pavjax.decoding.streams import Step, StepLimits, absorb, append, write_step
 
 __all__ = [
     "ANCESTRAL",
     "Lanes",
     "Sampling",
+    "Step",
     "StepLimits",
-    "Stream",
     "Usage",
+    "absorb",
     "append",
     "branch",
     "bucket_of",
     "complete",
     "draw_tokens",
-    "generate",
     "lanes_for",
-    "open_stream",
     "sample",
+    "write_step",
 ]

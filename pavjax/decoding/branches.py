@@ -26,6 +26,7 @@ def branch(
     sampling=ANCESTRAL,
     max_len=None,
     num_slots=None,
+    row_ids=None,
 ):
     """Continue M prefixes of every row to the end: -> (tokens [G M T'], length [G M],
     logprobs [G M T']), T' = `max_len`; None: T + max_tokens.
@@ -35,7 +36,8 @@ def branch(
     return their prefix, and cost nothing. `logprobs` is 0 on the prefix.
 
     num_slots: branches decoded at once, the others wait for their turn; None: all.
-    Which tokens a branch draws does not depend on it.
+    Which tokens a branch draws does not depend on it. row_ids [G]: by which the rows'
+    random numbers are made, so that rows can be parts of more; None: 0 .. G - 1.
     """
     num_rows, num_branches = prefix_len.shape
     max_len = tokens.shape[1] + max_tokens if max_len is None else max_len
@@ -47,6 +49,7 @@ def branch(
         max_tokens=max_tokens,
         rule=rule,
         sampling=sampling,
+        row_ids=row_ids,
     )
     shape = (*prefix_len.shape, max_len)
     own = tokens[:, :max_len]
@@ -71,9 +74,11 @@ def sample(
     sampling=ANCESTRAL,
     max_len=None,
     num_slots=None,
+    row_ids=None,
 ):
     """N independent responses to every prompt: -> `Rollouts` of [B N ...], reward 0
-    (grading reads text, on the host). max_len, num_slots: see `branch`."""
+    (grading reads text, on the host). max_len, num_slots, row_ids:
+    see `branch`."""
     prompt_len = jnp.repeat(prompt_len[:, None], num_samples, axis=1)
     traces, length, logprobs = branch(
         *(params, key, tokens, prompt_len, jnp.ones(prompt_len.shape, bool)),
@@ -83,6 +88,7 @@ def sample(
         sampling=sampling,
         max_len=max_len,
         num_slots=num_slots,
+        row_ids=row_ids,
     )
     return Rollouts(
         tokens=traces,

@@ -63,7 +63,7 @@ def lanes_for(num_rows, num_branches, num_slots):
 class _Work:
     """What there is to do, for G rows of M completions; constant."""
 
-    key: jax.Array
+    keys: jax.Array  # [G M] of every completion
     tokens: jax.Array  # [G T]
     prefix_len: jax.Array  # [G M]
     budget: jax.Array  # [G M] tokens that a completion may have; 0: none is wanted
@@ -105,15 +105,20 @@ def complete(
     max_tokens,
     rule,
     sampling,
+    row_ids=None,
 ):
     """Complete prefixes to the end of their traces: -> (Chunk [G M Q], `Usage`),
     Q = `max_tokens`.
 
     tokens [G T]; completion m of row g continues its first `prefix_len[g, m]` tokens
-    by `budget[g, m]` tokens at most, none if that is 0.
+    by `budget[g, m]` tokens at most, none if that is 0. row_ids: see `branch`.
     """
+    num_rows, num_branches = prefix_len.shape
+    row_ids = jnp.arange(num_rows) if row_ids is None else row_ids
+    names = row_ids[:, None] * num_branches + last_axis_index(num_branches, 2)
+    fold_all = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (None, 0))
     given = (jnp.asarray(x, jnp.int32) for x in (tokens, prefix_len, budget))
-    work = _plan(params, key, *given, policy)
+    work = _plan(params, fold_all(key, names), *given, policy)
     step = _stepper(
         policy.prepare(params), work, policy, lanes, max_tokens, rule, sampling
     )
@@ -129,12 +134,12 @@ def complete(
     return chunk, Usage(useful=state.useful, total=state.time * prod(lanes))
 
 
-def _plan(params, key, tokens, prefix_len, budget, policy):
+def _plan(params, keys, tokens, prefix_len, budget, policy):
     """Long work first, so that little of it is left for the end."""
     _, store = policy.prefill(params, tokens)
     wanted = budget > 0
     return _Work(
-        key=key,
+        keys=keys,
         tokens=tokens,
         prefix_len=prefix_len,
         budget=budget,
@@ -228,9 +233,8 @@ def _stepper(params, work, policy, lanes, max_tokens, rule, sampling):
     num_rows, num_branches = work.budget.shape
     ends_trace = jnp.asarray(rule.ends_trace)
 
-    def draw(logits, item, count):
-        key = jax.random.fold_in(jax.random.fold_in(work.key, item), count)
-        return draw_tokens(key, logits, sampling)
+    def draw(logits, key, count):
+        return draw_tokens(jax.random.fold_in(key, count), logits, sampling)
 
     def step(state):
         slot = last_axis_index(max_tokens, 3)
@@ -243,7 +247,8 @@ def _stepper(params, work, policy, lanes, max_tokens, rule, sampling):
         logits = policy.unembed(params, hidden[:, :, 0])
         row, busy = state.row[:, None], state.item != IDLE
         item = row * num_branches + state.item
-        tokens, logprobs = jax.vmap(jax.vmap(draw))(logits, item, state.count)
+        keys = work.keys[row, state.item]
+        tokens, logprobs = jax.vmap(jax.vmap(draw))(logits, keys, state.count)
         place = jnp.where(busy, item, num_rows * num_branches)  # idle: dropped
         at = (place, state.count)
         count = state.count + 1

@@ -1,8 +1,9 @@
-"""Continuations that are written step by step, as a beam search needs them.
+"""Steps of many continuations, as a search needs them: it stops to look after each.
 
-`generate` lets all branches write to the end of a step; what follows them from one
-step to the next is a `Stream`. Slots of the suffix cache are common to all branches, so
-a row that has stopped leaves its later slots invalid instead of moving anyone else's.
+`write_step` lets all branches write to the end of a step, into a suffix cache of their
+own that is as long as a step; `absorb` then appends to the prefixes what is kept of
+it. So a branch never carries more than its newest step, and all branches of a prefix
+read the rest from one cache.
 """
 
 from typing import NamedTuple
@@ -15,110 +16,96 @@ from pavjax import steps
 from pavjax.arrays import last_axis_index
 from pavjax.decoding.sampling import draw_tokens
 from pavjax.steps import StepRule
-from pavjax.types import Cache, Chunk, Slots
+from pavjax.types import Cache, Chunk
 
 
 @chex.dataclass(frozen=True)
-class Stream:
-    """All that follows a branch from one `generate` to the next."""
+class Step:
+    """What a branch has written, and where that leaves it."""
 
-    logits: jax.Array  # [G M V], of the next token
-    suffix: Cache
-    slots: Slots
-    step_state: jax.Array  # [G M] int32, of the `StepRule`
-    ended_step: jax.Array  # [G M] bool, the last token written has ended its step
-
-
-def open_stream(params, tokens, prefix_len, *, policy, capacity):
-    """Read the prefixes once. tokens [G T], prefix_len [G M] -> (prefix, Stream).
-
-    Branch m of row g continues the first `prefix_len[g, m]` tokens of the row, and
-    may write `capacity` tokens. It begins a step: what stands before is another one's.
-    """
-    hidden, prefix = policy.prefill(params, tokens)
-    last = jnp.take_along_axis(hidden, prefix_len[..., None] - 1, axis=1)
-    valid = jnp.zeros((*prefix_len.shape, capacity), bool)
-    return prefix, Stream(
-        logits=policy.unembed(params, last),
-        suffix=policy.init_suffix(*prefix_len.shape, capacity),
-        slots=Slots(prefix_len=prefix_len, valid=valid, length=prefix_len),
-        step_state=jnp.zeros(prefix_len.shape, jnp.int32),
-        ended_step=jnp.zeros(prefix_len.shape, bool),
-    )
+    chunk: Chunk  # [G M Q]
+    suffix: Cache  # of the token before the step, and of all of the step but the last
+    state: jax.Array  # [G M] int32, of the `StepRule`
+    ended: jax.Array  # [G M] bool, the last token written has ended the step
 
 
-def generate(
+class StepLimits(NamedTuple):
+    """What a sampler must know of a task's steps."""
+
+    max_steps: int
+    max_step_len: int  # tokens, delimiter included
+    rule: StepRule
+
+
+def write_step(
     params,
     key,
     prefix,
-    stream,
+    last,
+    length,
+    state,
     active,
     *,
     policy,
-    index,
     max_tokens,
     rule,
-    until,
     sampling,
 ):
-    """Let every active branch write to the end of a step or trace: -> (Chunk, Stream).
+    """Let every active branch write to the end of a step or trace: -> `Step`.
 
-    active [G M] bool; index: the first free suffix slot, which `max_tokens` slots
-    follow; rule: a `StepRule`; until: "step" or "trace". The loop ends as soon as no
-    branch is active.
+    prefix: caches of G rows; last, length [G M]: the last token of each branch, and its
+    tokens so far with that one; those before it are the first of its row's cache.
+    state [G M] int32 of the rule, 0 where a step begins; active [G M] bool. The loop
+    ends as soon as no branch is active; a branch that has stopped keeps what it has.
     """
     shape = active.shape
-    chunk = Chunk(
-        tokens=jnp.zeros((*shape, max_tokens), jnp.int32),
-        logprobs=jnp.zeros((*shape, max_tokens)),
-        num_tokens=jnp.zeros(shape, jnp.int32),
-    )
+    start = length - 1
 
     params = policy.prepare(params)
 
-    def step(carry):
-        i, active, chunk, stream = carry
-        tokens, logprobs = draw_tokens(
-            jax.random.fold_in(key, i), stream.logits, sampling
-        )
-        tokens = jnp.where(active, tokens, 0)
-        logprobs = jnp.where(active, logprobs, 0)
-        slots, wrote = stream.slots, active.astype(jnp.int32)
+    def draw(carry):
+        i, token, active, step = carry
+        before = last_axis_index(max_tokens, 3) < i
         hidden, suffix = policy.extend(
-            *(params, prefix, stream.suffix, tokens[..., None]),
-            *(slots.length[..., None], slots.prefix_len, index + i, slots.valid),
+            *(params, prefix, step.suffix, token[..., None]),
+            *((start + i)[..., None], start, i),
+            jnp.broadcast_to(before, (*shape, max_tokens)),
         )
         logits = policy.unembed(params, hidden[:, :, 0])
-        state, ends_step, ends_trace = steps.advance(rule, stream.step_state, tokens)
-        stream = Stream(
-            # A branch that has stopped keeps its logits: only its own tokens count.
-            logits=jnp.where(active[..., None], logits, stream.logits),
-            suffix=suffix,
-            slots=slots.replace(
-                valid=slots.valid.at[:, :, index + i].set(active),
-                length=slots.length + wrote,
+        tokens, logprobs = draw_tokens(jax.random.fold_in(key, i), logits, sampling)
+        tokens = jnp.where(active, tokens, 0)
+        state, ends, _ = steps.advance(rule, step.state, tokens)
+        chunk = step.chunk
+        step = Step(
+            chunk=Chunk(
+                tokens=chunk.tokens.at[:, :, i].set(tokens),
+                logprobs=chunk.logprobs.at[:, :, i].set(jnp.where(active, logprobs, 0)),
+                num_tokens=chunk.num_tokens + active.astype(jnp.int32),
             ),
-            step_state=jnp.where(active, state, stream.step_state),
-            ended_step=jnp.where(active, ends_step, stream.ended_step),
+            suffix=suffix,
+            state=jnp.where(active, state, step.state),
+            ended=jnp.where(active, ends, step.ended),
         )
-        chunk = Chunk(
-            tokens=chunk.tokens.at[:, :, i].set(tokens),
-            logprobs=chunk.logprobs.at[:, :, i].set(logprobs),
-            num_tokens=chunk.num_tokens + wrote,
-        )
-        stopped = {"step": ends_step, "trace": ends_trace}[until]
-        return i + 1, active & ~stopped, chunk, stream
+        return i + 1, tokens, active & ~ends, step
 
     def unfinished(carry):
-        i, active, _, _ = carry
+        i, _, active, _ = carry
         return (i < max_tokens) & jnp.any(active)
 
-    suffix = stream.suffix
-    stream = stream.replace(suffix=merged(suffix))
-    start = (jnp.int32(0), active, chunk, stream)
-    _, _, chunk, stream = jax.lax.while_loop(unfinished, step, start)
-    suffix = jax.tree.map(lambda x, old: x.reshape(old.shape), stream.suffix, suffix)
-    return chunk, stream.replace(suffix=suffix)
+    empty = Step(
+        chunk=Chunk(
+            tokens=jnp.zeros((*shape, max_tokens), jnp.int32),
+            logprobs=jnp.zeros((*shape, max_tokens)),
+            num_tokens=jnp.zeros(shape, jnp.int32),
+        ),
+        suffix=merged(policy.init_suffix(*shape, max_tokens)),
+        state=state,
+        ended=jnp.zeros(shape, bool),
+    )
+    carry = (jnp.int32(0), last, active, empty)
+    step = jax.lax.while_loop(unfinished, draw, carry)[-1]
+    suffix = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), step.suffix)
+    return step.replace(suffix=suffix)
 
 
 def merged(suffix):
@@ -135,9 +122,16 @@ def append(tokens, length, new, num_new):
     return jnp.where((offset >= 0) & (offset < num_new[..., None]), moved, tokens)
 
 
-class StepLimits(NamedTuple):
-    """What a sampler must know of a task's steps."""
+def absorb(prefix, suffix, start):
+    """Caches of G rows, continued from place `start` [G] on by suffixes of one branch
+    each: [G ...] both. Time is the axis along which one is longer than the other; of
+    equally long ones `start` is 0."""
 
-    max_steps: int
-    max_step_len: int  # tokens, delimiter included
-    rule: StepRule
+    def write(row, new, place):
+        axes = zip(row.shape, new.shape, strict=True)
+        places = [place if size != count else 0 for size, count in axes]
+        return jax.lax.dynamic_update_slice(row, new.astype(row.dtype), places)
+
+    return jax.tree.map(
+        lambda rows, new: jax.vmap(write)(rows, new, start), prefix, suffix
+    )

@@ -56,7 +56,9 @@ def make_policy(
 
     def run_blocks(params, x, views, prefix, suffix, index):
         # A suffix cache is a tuple of layers so that a decoding loop updates each in
-        # place; stacked, every step would copy the whole cache.
+        # place. A scan takes each layer's cache and weights out of a stack, by a copy:
+        # 24 layers on a CPU compile in 1.4 s instead of 2.2, and take 1.35 times as
+        # long at every step.
         if config.scan_layers and suffix is None and prefix is None:
             x, written = _scanned(block, params["blocks"], x, views)
         else:

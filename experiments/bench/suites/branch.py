@@ -105,10 +105,10 @@ def check_first_logits(model, shared, own):
     """Both start from the same distributions of the next token."""
 
     def first(params, tokens, prefix_len, _):
-        _, stream = decoding.open_stream(
-            params, tokens, prefix_len, policy=model.policy, capacity=1
-        )
-        return stream.logits.reshape(-1, stream.logits.shape[-1])
+        hidden = model.policy.hidden(params, tokens)
+        last = jnp.take_along_axis(hidden, prefix_len[..., None] - 1, axis=1)
+        logits = model.policy.unembed(params, last)
+        return logits.reshape(-1, logits.shape[-1])
 
     one, other = (jax.jit(first)(model.params, *args) for args in (shared, own))
     difference = float(jnp.abs(one - other).max() / jnp.abs(one).max())

@@ -2,8 +2,8 @@
 
     python -m experiments.bench --suite=rl --size=tiny --output=DIR
 
-sample -> verify, grade -> update, as `rl.iteration` puts them together and with what the
-rl stage compiles: samples of each problem that end after half a trace on average, graded
+sample -> verify, grade -> update, as `rl.iteration` puts them together, with the rl
+stage's defaults: samples of each problem that end after half a trace on average, graded
 by their text on the host, a verifier with a value head, a learned baseline, KL to the
 initial policy; one trace a row. The whole can take less than its phases, for the device
 reads while the host grades.
@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import stages
-from experiments import building
 from experiments import rl as rl_stage
 from experiments.bench import sizes
 from experiments.bench.lines import Case
@@ -89,26 +88,36 @@ class Iteration:
         )
         self.verifier_params = jax.jit(verifier.init)(jax.random.key(1), model.params)
         num_prefixes = batch.num_steps + 1
-        self.reader = rl_stage.make_reader(model.policy, verifier, num_prefixes)
+
+        @jax.jit
+        def reader(initial_params, verifier_params, rollouts):
+            values = rl.rollout_values(
+                verifier, verifier_params, rollouts, num_prefixes=num_prefixes
+            )
+            return model.policy.hidden(initial_params, rl.flat(rollouts)[0]), values
+
+        self.reader = reader
         prover = provers.Prover.of(1, score.NUM_PROVERS)
         self.credit = jax.jit(
             functools.partial(
                 self._batch,
                 rule=rl.CreditRule(alpha=SECTION["alpha"], prover=prover),
                 num_prefixes=num_prefixes,
-                baseline=SECTION["baseline"],
+                baseline="value",
             )
         )
-        judge = building.Judge(verifier, None, [], model.size, reads_reference=False)
-        update = rl_stage.make_update(model.policy, judge, SECTION)
-
+        optimizer = rl_stage.optimizer_of(SECTION)
+        loss_fn = rl.make_loss(
+            model.policy, kl_weight=SECTION["kl_weight"], learned_baseline=True
+        )
+        update = jax.jit(train.make_update(loss_fn, optimizer), donate_argnums=0)
         self.update = functools.partial(self._update, update)
 
         def init(params):
             params = sizes.cast(params, jnp.float32)
             baseline = rl.init_baseline(params, model.config.width)
             state = {"policy": params, "baseline": baseline}
-            return train.init_state(state, rl_stage.optimizer_of(SECTION))
+            return train.init_state(state, optimizer)
 
         self.state = jax.jit(init)(model.params)
 

@@ -10,8 +10,11 @@
 layer needs, that layer runs xla, and one line in the log says why. A Pallas kernel that
 is named on a CPU is interpreted: right, slow, and for tests.
 
-Only whole passes (training, scoring, prefill) come here: a chunk that continues a cache
-is `attend`'s, which reads a shared prefix once for all of its branches.
+Only whole passes (training, scoring, prefill) come here. A chunk that continues a cache
+is `attend`'s, which reads a shared prefix once for all of its branches and merges the
+parts of prefix and suffix. The kernels that JAX has for decoding do not fit that: each
+knows one length per sequence, where branches of one prefix have their own, and the
+(ragged) paged attention of TPUs returns no denominator to merge a second part with.
 """
 
 import functools
