@@ -173,6 +173,8 @@ def test_lanes_hold_as_many_slots_as_are_asked_for_or_less():
                 assert lanes.num_lanes * lanes.num_slots <= slots
                 assert 1 <= lanes.num_lanes <= rows
                 assert 1 <= lanes.num_slots <= branches
+                work = rows * branches
+                assert 2 * lanes.num_lanes * lanes.num_slots >= min(slots, work)
 
 
 def test_one_program_whatever_the_keys_lengths_and_work():

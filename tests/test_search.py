@@ -111,6 +111,39 @@ def test_the_carry_follows_its_beam():
         np.testing.assert_array_equal(beams.carry["history"][b, w], path)
 
 
+def test_what_candidates_share_is_not_copied_for_them_and_follows_the_beams():
+    """Each beam's shared history, made by `follow_fn` out of its parent's and of the
+    kept action, is its own text."""
+    worth, widths = table(11), []
+
+    def extend_fn(key, beams, h):
+        widths.append(beams.shared.shape[1])
+        return every_action(key, beams, h)
+
+    def follow_fn(beams, parent):
+        texts = jnp.take_along_axis(beams.shared, parent[..., None], axis=1)
+        last = jnp.take_along_axis(beams.tokens, beams.length[..., None] - 1, axis=2)
+        place = jnp.arange(STEPS) == beams.length[..., None] - 1
+        return beams.replace(shared=jnp.where(place, last, texts))
+
+    beams, _ = jit(
+        lambda key: search.beam_search(
+            *(key, root().replace(shared=jnp.zeros((B, 1, STEPS), jnp.int32))),
+            extend_fn=extend_fn,
+            score_fn=score_by(worth),
+            width=4,
+            candidates=ACTIONS,
+            num_steps=STEPS,
+            distinct=True,
+            follow_fn=follow_fn,
+        )
+    )(KEY)
+    np.testing.assert_array_equal(beams.shared, beams.tokens)
+    assert set(widths) == {4}
+    plain, _ = run(worth, width=4, distinct=True)
+    np.testing.assert_array_equal(beams.tokens, plain.tokens)
+
+
 # ---------------------------------------------------------------- the fine print
 
 
@@ -172,6 +205,23 @@ def test_a_finished_trace_keeps_its_score_in_one_slot_and_writes_no_more():
         assert beams.score[b, 0] == 5
         assert beams.length[b, 0] == 1 and beams.done[b, 0]
         assert len({tuple(t) for t in np.asarray(beams.tokens)[b]}) == 3
+
+
+def test_the_search_is_over_when_all_beams_are_done():
+    """Every action ends its trace, so that of three steps one is made."""
+    calls = []
+
+    def extend_fn(key, beams, h):
+        jax.debug.callback(lambda: calls.append(1))
+        return every_action(key, beams, h).replace(done=jnp.ones_like(beams.done))
+
+    worth = table(6)
+    beams, written = run(worth, width=2, extend_fn=extend_fn)
+    jax.effects_barrier()
+    assert len(calls) == 1
+    np.testing.assert_array_equal(written, [[2 * ACTIONS, 0, 0]] * B)
+    for b in range(B):
+        assert beams.score[b, 0] == worth[b, 1:, 0, 0].max()
 
 
 def test_a_finished_trace_is_one_candidate_and_not_several_copies_of_itself():

@@ -56,7 +56,9 @@ def lanes_for(num_rows, num_branches, num_slots):
     if num_slots is None or num_rows * num_branches <= num_slots:
         return Lanes(num_rows, num_branches)
     per_lane = min(max(1, num_branches // 32), num_slots)
-    return Lanes(min(num_rows, max(1, num_slots // per_lane)), per_lane)
+    num_lanes = min(num_rows, num_slots // per_lane)
+    # Of few rows each has more slots, rather than leave slots without a row.
+    return Lanes(num_lanes, min(num_branches, num_slots // num_lanes))
 
 
 @chex.dataclass(frozen=True)
