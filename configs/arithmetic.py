@@ -79,7 +79,7 @@ def micro(config):
     config.model.update(depth=1, width=32, mlp_width=64, num_heads=2, num_kv_heads=2)
     config.model.max_positions = 48
     for policy in config.policies.values():
-        policy.update(num_updates=100, learning_rate=1e-2, error_rate=0.05)
+        policy.update(num_updates=200, learning_rate=1e-2, error_rate=0.05)
     config.provers = ("base", "base@50")
     config.sft.update(batch_size=32, checkpoint_every=50, keep_every=50)
     config.rft.update(batch_size=32, num_updates=2, checkpoint_every=1)
