@@ -67,6 +67,8 @@ def run(options, here, found):
             for case in module_of(suite).cases(model):
                 if options.line not in case.name:
                     continue
+                if not sys.stderr.isatty():  # a bar would be in the way
+                    print(f"{size}: {case.name}", file=sys.stderr, flush=True)
                 line = lines.measure(
                     *(case, here),
                     repetitions=options.repetitions,

@@ -16,7 +16,7 @@ from experiments.bench import peers
 from experiments.bench.lines import Case, Rival, UnequalError
 from experiments.bench.suites import inputs
 from pavjax import evaluate, pav
-from pavjax.arrays import step_ids_of, target_logprobs
+from pavjax.arrays import picked_logprobs, step_ids_of
 from pavjax.nets import make_verifier
 
 NUM_PROVERS = 2
@@ -96,7 +96,8 @@ def plain_forward(model, head, params, tokens):
 
     @jax.jit
     def logprobs(params, tokens):
-        return target_logprobs(model.policy.logits(params, tokens), tokens)
+        reading = (params, model.policy.hidden(params, tokens))
+        return model.policy.over_logits(picked_logprobs, tokens, reading)
 
     forward = hidden if head == "value" else logprobs
     name = "forward, hidden states" if head == "value" else "forward, log-probs"
