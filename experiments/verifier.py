@@ -114,7 +114,9 @@ def train_verifier(
     )
 
     is_second, has_more = "init" in workspace.inputs, "hard" in records
+    # The state takes the arrays of `given` over: nobody reads them after the first update.
     given = start.params
+    example = building.abstract(verifier.init, init_key, given)
     if is_second:
         given = building.load_verifier(workspace.input_checkpoints("init"), task).params
 
@@ -164,7 +166,6 @@ def train_verifier(
     chosen = section["num_updates"]
     if not has_more:
         chosen = checkpoint.best_step(training, "validation_loss")
-    example = building.abstract(verifier.init, init_key, start.params)
     return chosen, checkpoint.load_params(training, example, step=chosen)
 
 

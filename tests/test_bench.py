@@ -43,6 +43,9 @@ def hasty():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+every_suite = pytest.mark.slow  # together they compile for three quarters of a minute
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """(folder, bench.json) of all suites at the smallest size."""
@@ -51,6 +54,7 @@ def measured(tmp_path_factory):
     return folder, json.loads((folder / "bench.json").read_text())
 
 
+@every_suite
 def test_every_suite_gives_its_lines_with_all_that_belongs_to_one(measured):
     _, found = measured
     assert [line["name"] for line in found["lines"]] == list(RIVALS)
@@ -70,12 +74,14 @@ def test_every_suite_gives_its_lines_with_all_that_belongs_to_one(measured):
         assert line["over_floor"] == over
 
 
+@every_suite
 def test_nothing_compiles_while_it_is_timed(measured):
     assert {line["name"]: line["recompiles"] for line in measured[1]["lines"]} == (
         dict.fromkeys(RIVALS, 0)
     )
 
 
+@every_suite
 def test_everything_is_compared_after_a_check(measured):
     pytest.importorskip("torch")
     for line in measured[1]["lines"]:
@@ -95,6 +101,7 @@ def test_everything_is_compared_after_a_check(measured):
             )
 
 
+@every_suite
 def test_the_labels_keep_a_prefix_for_a_trace_and_the_others_one_for_a_completion(
     measured,
 ):
@@ -111,6 +118,7 @@ def test_the_labels_keep_a_prefix_for_a_trace_and_the_others_one_for_a_completio
     assert others["cache_bytes"] - own["cache_bytes"] == difference
 
 
+@every_suite
 def test_the_page_and_the_tables_show_every_line(measured):
     folder, found = measured
     shown = (folder / "index.html").read_text()
@@ -123,6 +131,7 @@ def test_the_page_and_the_tables_show_every_line(measured):
         assert len(table.line_cells(line)) == len(table.COLUMNS)
 
 
+@every_suite
 def test_the_record_says_where_it_was_measured(measured):
     _, found = measured
     assert found["versions"]["jax"] == jax.__version__

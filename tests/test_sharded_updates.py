@@ -13,7 +13,8 @@ import optax
 import pytest
 from tiny_models import jit, random_params, random_tokens, tiny_config
 
-from pavjax import arrays, losses, provers, rl, train
+from experiments import sft as sft_stage
+from pavjax import arrays, losses, packing, provers, rl, train
 from pavjax.nets import make_policy, make_verifier
 from pavjax.runtime import sharding
 from pavjax.types import Rollouts
@@ -119,7 +120,24 @@ def reinforce():
     return init_actor, loss_fn, batch
 
 
-UPDATES = {"sft": sft, "verifier": verifier, "rl": reinforce}
+def packed():
+    """Demonstrations of 3 to 7 tokens in packed rows: the traces move over devices."""
+    lengths = np.array([7, 3, 4, 3, 7, 4, 5, 3])
+    step_ids = np.where(lengths[:, None] > POSITION, STEP_IDS, -1)
+    batch = {
+        "traces": {"tokens": TOKENS, "step_ids": step_ids},
+        "layout": packing.first_fit(lengths, LENGTH, multiple=8),
+    }
+    loss_fn = sft_stage.make_loss(POLICY)
+
+    def packed_loss(params, batch):
+        rows = sft_stage.batch_of(batch["traces"], batch["layout"])
+        return loss_fn({"policy": params}, rows)
+
+    return init_policy, packed_loss, batch
+
+
+UPDATES = {"sft": sft, "verifier": verifier, "rl": reinforce, "packed": packed}
 
 
 @functools.cache
@@ -138,7 +156,7 @@ def parts_of(name):
 
 @pytest.mark.parametrize(
     ("name", "mesh_name"),
-    [("sft", "4x2"), ("verifier", "4x2"), ("rl", "4x2"), ("sft", "2x2x2")],
+    [(name, "4x2") for name in UPDATES] + [("sft", "2x2x2")],
 )
 def test_an_update_gives_the_same_numbers_on_eight_devices_as_on_one(name, mesh_name):
     """Gradients of norm 0.5, summed over 8 x 7 float32 terms in parts: rounding of

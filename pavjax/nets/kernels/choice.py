@@ -25,7 +25,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from pavjax.nets.attention import Keys, attend
+from pavjax.nets.attention import Keys, attend_causally
 from pavjax.nets.kernels import gpu, splash
 from pavjax.nets.kernels.case import Case
 
@@ -70,7 +70,7 @@ def make_whole_attention(config, split_attention=lambda f: f):
         def attend_xla(query, keys, values):
             group = Keys(jnp.swapaxes(keys, -1, -2), values, view.own_mask)
             options = {"scale": config.score_scale, "softcap": config.score_softcap}
-            return attend(query, [group], **options)
+            return attend_causally(query, group, **options)
 
         def of_window(window):
             if (name := choose(window)) == "xla":
