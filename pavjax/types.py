@@ -123,9 +123,9 @@ class Policy(NamedTuple):
         suffix cache (R slots); each query sees the first `prefix_len` entries of its
         row's shared prefix cache, the valid slots outside of its chunk, and causally
         those of the chunk; a valid slot is at position prefix_len + (valid slots
-        before it), the slots taken for a ring whose newest stand before `index`. Of every leaf of the suffix, G and M may
-        be one axis, and stay it: a loop should carry it so (an axis M = 1 makes XLA
-        copy the cache in every step)
+        before it), the slots taken for a ring whose newest stand before `index`. Of
+        every leaf of the suffix, G and M may be one axis, and stay it: a loop should
+        carry it so (an axis M = 1 makes XLA copy the cache in every step)
     unembed(params, hidden [.. D]) -> [.. V] float32
     over_logits(fn, tokens [B T], *readings) -> what `fn(targets, *logits)` says of each
         token by the logits that predict it, [B T]: see `arrays.over_logits`. A reading
