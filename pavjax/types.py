@@ -106,7 +106,8 @@ class TrainState:
 
 class Policy(NamedTuple):
     """A language model as pure functions; `pavjax.nets` makes them. Caches are pytrees
-    of arrays [G .. T F], of suffixes [G M .. R F]: tokens are the last axis but one.
+    of arrays [G ...], of suffixes [G M ...]; a row of one and a branch of the other
+    differ along time alone.
 
     init(key) -> params
     logits(params, tokens [B T], segments=None) -> [B T V] float32: row t predicts token
@@ -120,11 +121,11 @@ class Policy(NamedTuple):
            prefix_len [G M], index, valid [G M R]) -> (hidden [G M Q D], suffix):
         writes the keys and values of `tokens` at `index .. index + Q - 1` of the
         suffix cache (R slots); each query sees the first `prefix_len` entries of its
-        row's shared prefix cache, the valid slots before `index`, and causally the
-        slots of its own chunk; a valid slot is at position
-        prefix_len + (valid slots before it). Of every leaf of the suffix, G and M may
-        be one axis, and stay it: a loop should carry it so (an axis M = 1 makes XLA
-        copy the cache in every step)
+        row's shared prefix cache, the valid slots outside of its chunk, and causally
+        those of the chunk; a valid slot is at position prefix_len + (valid slots
+        before it), the slots taken for a ring whose newest stand before `index`. Of
+        every leaf of the suffix, G and M may be one axis, and stay it: a loop should
+        carry it so (an axis M = 1 makes XLA copy the cache in every step)
     unembed(params, hidden [.. D]) -> [.. V] float32
     over_logits(fn, tokens [B T], *readings) -> what `fn(targets, *logits)` says of each
         token by the logits that predict it, [B T]: see `arrays.over_logits`. A reading
