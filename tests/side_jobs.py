@@ -47,6 +47,8 @@ def await_file(path):
 
 
 if __name__ == "__main__":
+    # Shells let what they start in the background ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     workdir = Path(sys.argv[1])
     endless = [
         job(name, notes=str(workdir), after="never", meets=other)
