@@ -1,5 +1,7 @@
 """A task made of rows: prompts, demonstrations, splits, no oracle, and errors."""
 
+import types
+
 import numpy as np
 import pytest
 from text_tokenizers import small
@@ -194,10 +196,11 @@ def test_the_gate_says_that_there_is_no_oracle(capsys):
             return {"test": {"auc_no_error": {"base": None}}}
 
     section = {"alpha": 0.5, "min_verifier_auc": 0.8, "prover": ""}
-    gate = rl_results.gate_of(Workspace(), section, ["base"], make())
+    judge = types.SimpleNamespace(name="", provers=["base"])
+    gate = rl_results.gate_of(Workspace(), section, judge, make())
     assert gate == {"passed": None, "auc": None, "threshold": 0.8}
     assert "no oracle of its steps" in capsys.readouterr().out
-    rl_results.gate_of(Workspace(), section | {"alpha": 0.0}, ["base"], make())
+    rl_results.gate_of(Workspace(), section | {"alpha": 0.0}, judge, make())
     assert not capsys.readouterr().out
 
 

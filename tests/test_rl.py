@@ -375,9 +375,12 @@ def test_the_gap_is_the_difference_of_log_probs_over_response_tokens():
     np.testing.assert_allclose(found["logprob_gap_max"], 0.5, rtol=1e-6)
 
 
-def gaps_of(dtype):
+def gaps_of(sampler_dtype, trainer_dtype):
     """What the loss logs of traces that the same parameters have just written."""
-    policy = make_policy(tiny_config(dtype=dtype))
+    sampler, policy = (
+        make_policy(tiny_config(dtype=dtype))
+        for dtype in (sampler_dtype, trainer_dtype)
+    )
     params = random_params(policy.init, KEY)
 
     @jit
@@ -385,7 +388,7 @@ def gaps_of(dtype):
         prompts, prompt_len = random_tokens(7, (B, 2)), jnp.array([1, 2])
         drawn = decoding.sample(
             *(params, KEY, prompts, prompt_len),
-            policy=policy,
+            policy=sampler,
             num_samples=4,
             max_tokens=12,
             rule=one_token_rule(VOCAB, 2, (1,)),
@@ -404,11 +407,11 @@ def gaps_of(dtype):
 
 def test_trainer_and_sampler_agree_on_the_log_probs_of_what_was_written():
     """float32: the cached pass and the whole one add the same 16 to 24 terms in another
-    order, some ten roundings of 6e-8 on logits below 16. bfloat16 rounds 2^16 times as
-    coarsely."""
-    mean, largest = gaps_of("float32")
+    order, some ten roundings of 6e-8 on logits below 16. A sampler in bfloat16, which
+    rounds 2^16 times as coarsely, is seen."""
+    mean, largest = gaps_of("float32", "float32")
     assert 0 <= mean <= largest < 1e-5
-    coarse_mean, coarse_largest = gaps_of("bfloat16")
+    coarse_mean, coarse_largest = gaps_of("bfloat16", "float32")
     assert 1e-4 < coarse_mean <= coarse_largest < 1
 
 
