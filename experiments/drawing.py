@@ -105,8 +105,8 @@ def complete(task, draw, problems, tokens, prefix_len, is_open, num_samples):
     problems: -> tokens [G S n T'], length [G S n], logprobs [G S n T'], reward [G S n].
 
     draw(tokens [G T], prefix_len [G M], active [G M]): what `make_brancher` makes, of
-    given parameters and key. prefix_len, is_open [G S], the bare prompt first; what is drawn of a prefix that is not open
-    means nothing.
+    given parameters and key. prefix_len, is_open [G S], the bare prompt first; what is
+    drawn of a prefix that is not open means nothing.
     """
     # Every completion of every prefix is one branch: M = S * n.
     traces = draw(

@@ -32,6 +32,8 @@ class Grader(NamedTuple):
     grade: object  # (response, answer) -> bool
     final_answer: object  # response -> str or None
     grade_all: object = None  # (responses, answers) -> list of bool, in parallel
+    counts: object = None  # () -> {status: answers so far}, if some may be undecided
+    describe: object = None  # () -> the grader with its versions; None: its name
 
 
 def make(options):
@@ -50,7 +52,7 @@ def _make(text):
             split: _short(own, split, tokenizer, options) for split, own in rows.items()
         }
     grader = grader_of(options["grader"])
-    return math_text(
+    task = math_text(
         rows,
         tokenizer,
         grade=grader.grade,
@@ -58,6 +60,7 @@ def _make(text):
         final_answer=grader.final_answer,
         **{name: options[name] for name in PASSED_ON},
     )
+    return task._replace(grading_counts=grader.counts)
 
 
 def grader_of(name):
@@ -79,7 +82,13 @@ def _math_grader():
     def grade_all(responses, answers):
         return [verdict.right for verdict in grader.grade_responses(responses, answers)]
 
-    return Grader(grader.grade, grading.extract_answer, grade_all)
+    return Grader(
+        grader.grade,
+        grading.extract_answer,
+        grade_all,
+        counts=lambda: dict(grader.counts),
+        describe=grader.describe,
+    )
 
 
 def vocab_size_of(checkpoint):

@@ -44,11 +44,19 @@ class Stopwatch:
 
 
 def trace_metrics(task, rollouts, responses):
-    """Steps per answer, tokens per step, share of traces without a readable answer."""
+    """Steps per answer, tokens per step, share of traces without a readable answer; of
+    a grader that may leave answers undecided, which then are wrong, how many timed out
+    or crashed so far in this process."""
     num_steps = rollouts.step_ids.max(-1) + 1
     num_tokens = rollouts.length - rollouts.prompt_len
     malformed = [task.final_answer(text) is None for text in responses]
-    return {
+    counts = task.grading_counts() if task.grading_counts else {}
+    undecided = {
+        f"grader_{status}": counts[status]
+        for status in ("timeout", "crash")
+        if status in counts
+    }
+    return undecided | {
         "train_reward": rollouts.reward.mean(),
         "steps_per_answer": num_steps.mean(),
         "tokens_per_step": num_tokens.sum() / max(num_steps.sum(), 1),

@@ -224,6 +224,8 @@ class Task(NamedTuple):
         and nothing that needs one is measured
     final_answer(response) -> str or None: what the response answers, as votes count
         it; None where it cannot be read
+    grading_counts() -> {status: answers} that were graded in this process so far, of a
+        grader that may leave some undecided ("timeout", "crash"); None: it never does
     num_problems: of a finite data set; None: as many as one asks for
     splits: {split: indices} of a data set that comes divided; the problems of others
         are divided by a hash of their text (`pavjax.data.problem_ids`)
@@ -243,3 +245,4 @@ class Task(NamedTuple):
     num_problems: int | None = None
     splits: Mapping[str, Sequence[int]] | None = None
     grade_all: Callable[[Sequence, Sequence], list] | None = None
+    grading_counts: Callable[[], Mapping[str, int]] | None = None

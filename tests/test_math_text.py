@@ -1,13 +1,14 @@
 """A task made of rows: prompts, demonstrations, splits, no oracle, and errors."""
 
 import types
+from importlib import metadata
 
 import numpy as np
 import pytest
 from text_tokenizers import small
 
+from experiments import math_checks, rl_metrics, rl_results, sft, verifier_quality
 from experiments import problems as problem_sets
-from experiments import rl_results, sft, verifier_quality
 from pavjax import data
 from pavjax.grading import final_answer, states_answer
 from pavjax.tasks import encoding, math_text
@@ -246,3 +247,36 @@ def test_problems_that_are_too_long_are_refused_or_dropped_and_counted():
 def test_wrong_options_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         make(**options)
+
+
+# ---------------------------------------------------------------- what is undecided
+
+
+def test_undecided_answers_are_told_apart_from_wrong_ones():
+    """A grader with one timeout and one crash so far, and one that decides all."""
+    task = make()
+    rollouts = types.SimpleNamespace(
+        step_ids=np.array([[[-1, 0, 1]]]),
+        length=np.array([[3]]),
+        prompt_len=np.array([[1]]),
+        reward=np.array([[0.0]]),
+    )
+    counts = {"right": 3, "wrong": 2, "timeout": 1, "crash": 1, "by_math_verify": 4}
+    undecided = task._replace(grading_counts=lambda: counts)
+    found = rl_metrics.trace_metrics(undecided, rollouts, ["no answer"])
+    assert (found["grader_timeout"], found["grader_crash"]) == (1, 1)
+    decided = rl_metrics.trace_metrics(task, rollouts, ["no answer"])
+    assert set(found) - set(decided) == {"grader_timeout", "grader_crash"}
+
+
+def test_the_grader_and_its_version_are_said_once(capsys):
+    math_checks.say_grader.cache_clear()
+    for _ in range(2):
+        math_checks.say_grader("math")
+        math_checks.say_grader("exact")
+    lines = capsys.readouterr().out.splitlines()
+    version = metadata.version("math-verify")
+    assert lines == [
+        f"grader: pavjax rules 1, then math-verify {version}",
+        "grader: exact",
+    ]
