@@ -12,6 +12,7 @@ base itself and "q_value" Q^mu instead of A^mu: both are there to fail.
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments import batches, building, drawing, fitting
@@ -66,19 +67,20 @@ def run(job, workspace):
     optimizer = optimizer_of(section)
 
     def init_state(policy_params, verifier_params):
-        params = {"policy": policy_params}
+        # Copies: updates overwrite them, and the KL anchor and the base are still read.
+        params = {"policy": jax.tree.map(jnp.copy, policy_params)}
         if section["baseline"] == "value":
             width = start.config["width"]
             params["baseline"] = rl.init_baseline(policy_params, width)
         if is_refreshed(section):
-            params["verifier"] = verifier_params
+            params["verifier"] = jax.tree.map(jnp.copy, verifier_params)
         return train.init_state(params, optimizer)
 
     state = fitting.fit(
         workspace,
         sharding.born_sharded(
             init_state,
-            *jax.device_get((start.params, judge.params)),
+            *(start.params, judge.params),
             mesh=workspace.mesh,
         ),
         step_fn,
