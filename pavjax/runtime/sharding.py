@@ -106,9 +106,9 @@ def shardings_of(tree, mesh):
 
 def pinned(tree):
     """`tree` with every array laid out by the rules, inside of a compiled function; as
-    it is without a mesh, like `constrain`."""
+    it is without a mesh and where a device works on its own, like `constrain`."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    if mesh.empty or _is_inside(mesh):
         return tree
     return jax.lax.with_sharding_constraint(tree, shardings_of(tree, mesh))
 
