@@ -225,7 +225,7 @@ def load_verifier(checkpoints, task, step=None):
 def optimizer_of(section, num_updates):
     names = ("schedule", "warmup_fraction", "weight_decay", "grad_clip")
     names += ("optimizer", "momentum_dtype")
-    options = {name: section[name] for name in names if name in section}
+    options = {name: section[name] for name in names}
     return make_optimizer(section["learning_rate"], num_updates=num_updates, **options)
 
 

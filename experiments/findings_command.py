@@ -1,6 +1,6 @@
 """The command of an experiment whose plan is its own and ends with a page of findings."""
 
-from experiments import cli, side_by_side
+from experiments import cli
 from experiments import run as runner
 from experiments.stages import read_record
 
@@ -17,9 +17,8 @@ def run_to_page(argv, *, default, description, plan):
         print(runner.plan_table(jobs, options.workdir))
         return
     cli.prepare(options.workdir)
-    num_at_once = side_by_side.num_at_once(options.parallel)
     execution = runner.execution_of(options.config)
-    runner.run_jobs(jobs, options.workdir, execution, num_at_once)
+    runner.run_jobs(jobs, options.workdir, execution, options.parallel)
     runner.write_latest(jobs, options.workdir)
     page = jobs[-1].directory(options.workdir)
     for line in read_record(page / "results.json")["findings"]:

@@ -25,8 +25,8 @@ from pavjax import labels, pav
 
 
 class Stopwatch:
-    """Seconds of the phases of one iteration: `lap` ends one. If it is not `on`, it
-    measures nothing and waits for nothing."""
+    """Seconds of the phases of one iteration: `lap` ends one, or a piece of one. If it
+    is not `on`, it measures nothing and waits for nothing."""
 
     def __init__(self, state, *, on):
         self.on, self.seconds = on, {}
@@ -39,7 +39,8 @@ class Stopwatch:
         if self.on:
             jax.block_until_ready(results)
             now = time.perf_counter()
-            self.seconds[f"seconds_{name}"] = now - self.since
+            name = f"seconds_{name}"
+            self.seconds[name] = self.seconds.get(name, 0.0) + now - self.since
             self.since = now
 
 

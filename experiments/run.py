@@ -54,8 +54,8 @@ def run(argv, stage=None):
     check_inputs(jobs, options)
     check_batches(jobs, options.config.mesh)
     check_problems(jobs, options.workdir)
-    num_at_once = side_by_side.num_at_once(options.parallel)
-    run_jobs(jobs, options.workdir, execution_of(options.config), num_at_once)
+    execution = execution_of(options.config)
+    run_jobs(jobs, options.workdir, execution, options.parallel)
     write_latest(jobs, options.workdir)
     print(summary(jobs, options.workdir))
 
@@ -101,9 +101,10 @@ def execution_of(config):
     return {name: config[name].to_dict() for name in EXECUTION_SECTIONS}
 
 
-def run_jobs(jobs, workdir, execution, num_at_once=1):
+def run_jobs(jobs, workdir, execution, parallel=1):
     """Run the jobs that are not done yet, each after its inputs: in order in this
-    process, or several at once in processes of their own."""
+    process, or several at once in processes of their own (`--parallel`)."""
+    num_at_once = side_by_side.num_at_once(parallel)
     todo = [job for job in jobs if not job.is_done(workdir)]
     if not todo:
         print(f"nothing to do: all {len(jobs)} stage runs are complete")

@@ -30,7 +30,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from experiments import cli, side_by_side
+from experiments import cli
 from experiments.pipeline import plan
 from experiments.reporting.comparison import check_figures, compare, value_name
 from experiments.run import execution_of, plan_table, run_jobs
@@ -56,8 +56,7 @@ def run(argv):
         return
     cli.prepare(options.workdir)
     execution = execution_of(load_config(sweep, overrides))
-    num_at_once = side_by_side.num_at_once(options.parallel)
-    run_jobs(jobs, options.workdir, execution, num_at_once)
+    run_jobs(jobs, options.workdir, execution, options.parallel)
     print(compare(points, options.workdir, options.sweep.stem, figures))
 
 

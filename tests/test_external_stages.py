@@ -13,7 +13,7 @@ from test_main_path import python
 from text_tokenizers import small
 from tiny_models import random_params
 
-from experiments import building, cli, external_judge, rl
+from experiments import building, cli, external_judge, rl, rl_metrics
 from experiments import run as runner
 from experiments.external_search import ExternalSearcher
 from experiments.job_settings import task_settings
@@ -357,3 +357,18 @@ def test_all_stages_run_with_it_and_go_on_where_they_were_killed(
         again = python("-m", "experiments.run", *flags, cache=cache)
         assert again.status == 0, again.output
         assert results_of(jobs[name].directory(tmp_path)) == found[name]
+
+
+def test_pieces_of_a_phase_add_up(monkeypatch):
+    """A published verifier is asked between two pieces of "sample", as the host has
+    them; the phases are all of the time."""
+    times = iter([0.0, 1.0, 3.0, 7.0, 15.0])
+    monkeypatch.setattr(rl_metrics.time, "perf_counter", lambda: next(times))
+    watch = Stopwatch((), on=True)
+    for name in ("sample", "score", "sample", "update"):
+        watch.lap(name)
+    assert watch.seconds == {
+        "seconds_sample": 5.0,
+        "seconds_score": 2.0,
+        "seconds_update": 8.0,
+    }
