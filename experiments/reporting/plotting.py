@@ -187,11 +187,15 @@ def draw_bars(axes, chart):
 def name_categories(axes, names):
     """Ticks with names, on several lines or turned where they are long."""
     room = 64 // len(names)
+    given, place = names, {}
     if max(map(len, names)) > room:
         names = ["\n".join(map(str.strip, wrapped(name, room))) for name in names]
-    longest = max(len(line) for name in names for line in name.split("\n"))
-    turned = longest * len(names) > 66
-    place = {"rotation": 28, "ha": "right"} if turned else {}
+    if max(len(line) for name in names for line in name.split("\n")) > 66 / len(names):
+        place = {"rotation": 28, "ha": "right"}
+        if any(name.count("\n") > 2 for name in names):
+            # Turned names of many lines would run into each other.
+            names = given
+            place = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"}
     axes.set_xticks(range(len(names)), names, **place)
 
 
