@@ -19,6 +19,7 @@ from experiments.labelling import Collector
 from experiments.problems import problem_set, problem_sets
 from experiments.stages import read_record
 from pavjax import data, evaluate, labels
+from pavjax.runtime import processes
 from pavjax.runtime.atomic import write_json_atomic
 
 
@@ -41,6 +42,8 @@ def run(job, workspace):
     key = building.stage_key(settings["seed"], "collect")
     directory = workspace.directory / "labels"
     collect_shards(workspace, directory, problems, collector, section, key)
+    if not processes.is_first():
+        return
     num_traces = data.finalize(str(directory))
     results = {
         "provers": settings["provers"],
@@ -76,11 +79,12 @@ def problems_of(task, settings, section):
 
 
 def collect_shards(workspace, directory, problems, collector, section, key):
-    """Write the shards that are not there yet, each in one piece."""
+    """Write the shards that are not there yet, each in one piece. Of several processes
+    all draw the traces of a shard, and take turns in writing one."""
     plan = []
     for split, found in problems.items():
         num_shards = -(-len(found.ids) // section["shard_size"])
-        present = data.list_shards(str(directory), split, num_shards)
+        present = processes.agreed(data.list_shards(str(directory), split, num_shards))
         split_key = jax.random.fold_in(key, data.SPLITS.index(split))
         plan += [
             (split, index, num_shards, split_key, index in present)
@@ -100,8 +104,11 @@ def collect_shards(workspace, directory, problems, collector, section, key):
             records = collector.collect(
                 found.rows(rows), jax.random.fold_in(split_key, index), split
             )
-            data.write_shard(str(directory), split, index, num_shards, records)
-            write_json_atomic(costs_path, workspace.costs.to_dict())
+            if index % processes.count() == processes.index():
+                data.write_shard(str(directory), split, index, num_shards, records)
+            processes.barrier(f"{split} {index} is written")
+            if processes.is_first():
+                write_json_atomic(costs_path, workspace.costs.to_dict())
             done += 1
             progress.update(done, success_rate=float(records["reward"].mean()))
 

@@ -21,6 +21,7 @@ from experiments.kept_parts import KeptParts
 from experiments.problems import problem_set
 from experiments.prover_names import AUTO, prover_of
 from pavjax import evaluate, provers
+from pavjax.runtime import processes
 
 
 def run(job, workspace):
@@ -54,7 +55,8 @@ def run(job, workspace):
     terms = np.stack([terms_of(steps, successes, attempts, family[n]) for n in names])
     plain = provers.Prover.of(0, len(policies))
     own = terms_of(steps, successes, attempts, plain)[0]
-    np.savez(workspace.directory / "terms.npz", names=names, terms=terms, base=own)
+    if processes.is_first():
+        np.savez(workspace.directory / "terms.npz", names=names, terms=terms, base=own)
     workspace.write_results(
         summarize(names, terms, own, section)
         | {

@@ -2,7 +2,7 @@
 
 import jax
 
-from pavjax.runtime import checkpoint
+from pavjax.runtime import checkpoint, processes
 from pavjax.runtime import metrics as runtime_metrics
 
 
@@ -27,7 +27,7 @@ def fit(
     """
     is_logged = logged_steps(workspace, num_steps, checkpoint_every)
     with workspace.checkpointer(**keep) as checkpoints:
-        start = checkpoints.latest_step()
+        start = processes.agreed(checkpoints.latest_step())
         if start is not None:
             state = checkpoints.restore(start, state, metadata)
             saved = checkpoint.load_metadata(checkpoints.directory, step=start)

@@ -4,6 +4,7 @@ last complete one."""
 import numpy as np
 
 from experiments.stages import read_record
+from pavjax.runtime import processes
 from pavjax.runtime.atomic import write_json_atomic
 
 
@@ -21,10 +22,12 @@ class KeptParts:
     def find(self, name):
         """The arrays of a part; None if it has yet to be computed."""
         path = self.directory / f"{name}.npz"
-        return dict(np.load(path)) if path.exists() else None
+        return dict(np.load(path)) if processes.agreed(path.exists()) else None
 
     def keep(self, name, found):
         """Write a part in one piece, and the costs so far: -> the part."""
+        if not processes.is_first():
+            return found
         path = self.directory / f"{name}.npz"
         partial = path.with_suffix(".partial")
         with open(partial, "wb") as file:

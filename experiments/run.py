@@ -20,11 +20,11 @@ from pathlib import Path
 
 import jax
 
-from experiments import cli, external_verifiers, side_by_side
+from experiments import cli, external_verifiers, many_processes, side_by_side
 from experiments.pipeline import available, plan
 from experiments.reporting import summary as reporting_summary
 from experiments.stages import StageError, Workspace, read_record, with_inputs
-from pavjax.runtime import hardware, sharding
+from pavjax.runtime import hardware, processes, sharding
 from pavjax.runtime.atomic import storage_error, write_json_atomic
 from pavjax.runtime.progress import clock
 
@@ -50,14 +50,15 @@ def run(argv, stage=None):
     if options.dry_run:
         print(plan_table(jobs, options.workdir))
         return
-    cli.prepare(options.workdir)
+    many_processes.begin(options, jobs)
     check_inputs(jobs, options)
     check_batches(jobs, options.config.mesh)
     check_problems(jobs, options.workdir)
     execution = execution_of(options.config)
     run_jobs(jobs, options.workdir, execution, options.parallel)
-    write_latest(jobs, options.workdir)
-    print(summary(jobs, options.workdir))
+    if processes.is_first():
+        write_latest(jobs, options.workdir)
+        print(summary(jobs, options.workdir))
 
 
 def check_batches(jobs, mesh):
@@ -105,7 +106,8 @@ def run_jobs(jobs, workdir, execution, parallel=1):
     """Run the jobs that are not done yet, each after its inputs: in order in this
     process, or several at once in processes of their own (`--parallel`)."""
     num_at_once = side_by_side.num_at_once(parallel)
-    todo = [job for job in jobs if not job.is_done(workdir)]
+    is_done = processes.agreed([job.is_done(workdir) for job in jobs])
+    todo = [job for job, done in zip(jobs, is_done, strict=True) if not done]
     if not todo:
         print(f"nothing to do: all {len(jobs)} stage runs are complete")
     elif len(todo) < len(jobs):
@@ -126,14 +128,21 @@ def run_beside(job, label, workdir, execution):
 
 
 def run_job(job, workdir, execution, label="", is_alone=True):
-    """Run one job to its end, alone in its directory, and close it with DONE.json."""
+    """Run one job to its end, alone in its directory, and close it with DONE.json.
+
+    Of several processes all compute, and the first holds the directory and writes.
+    """
     directory = job.directory(workdir)
     module = importlib.import_module(f"experiments.{job.stage}")
-    with locked(directory), explained(job, directory):
-        if job.is_done(workdir):  # by another process, while this one waited its turn
+    is_first = processes.is_first()
+    lock = locked(directory) if is_first else contextlib.nullcontext()
+    with lock, explained(job, directory):
+        # Perhaps by another run, while this one waited its turn.
+        if processes.agreed(job.is_done(workdir)):
             return
-        record = job.describe() | {"commit": hardware.git_commit()}
-        write_json_atomic(directory / "job.json", record)
+        if is_first:
+            record = job.describe() | {"commit": hardware.git_commit()}
+            write_json_atomic(directory / "job.json", record)
         hardware.reset_peak_memory()
         workspace = Workspace(
             directory=directory,
@@ -144,9 +153,11 @@ def run_job(job, workdir, execution, label="", is_alone=True):
         )
         with jax.set_mesh(workspace.mesh):
             module.run(job, workspace)
-        if not (directory / "results.json").exists():
-            raise RuntimeError(f"stage {job.stage!r} ended without write_results")
-        write_json_atomic(directory / "DONE.json", closing_record(workspace.costs))
+        if is_first:
+            if not (directory / "results.json").exists():
+                raise RuntimeError(f"stage {job.stage!r} ended without write_results")
+            write_json_atomic(directory / "DONE.json", closing_record(workspace.costs))
+        processes.barrier(f"{job.name} is done")
     print(f"{label}: done in {clock(workspace.costs.to_dict()['seconds'])}", flush=True)
 
 
@@ -196,8 +207,10 @@ def explained(job, directory):
     except StageError:
         raise
     except Exception as error:
+        number = processes.index()
+        log = directory / (f"error.process{number}.log" if number else "error.log")
         with contextlib.suppress(OSError):
-            (directory / "error.log").write_text(traceback.format_exc())
+            log.write_text(traceback.format_exc())
         if isinstance(error, OSError) or "No space left on device" in str(error):
             # The writers of arrays report a full disk in words of their own.
             if "No space left on device" in str(error):
@@ -205,7 +218,7 @@ def explained(job, directory):
             error = storage_error(error, directory)
         raise StageError(
             f"{job.name} failed: {type(error).__name__}: {error}\n"
-            f"  traceback: {directory / 'error.log'}\n"
+            f"  traceback: {log}\n"
             "  what was computed is kept; the same command goes on from there"
         ) from error
 

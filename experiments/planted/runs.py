@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec
 from experiments import building, fitting
 from pavjax import planted_rl, train
 from pavjax.nets import make_masked_mlp
-from pavjax.runtime import sharding
+from pavjax.runtime import processes, sharding
 from pavjax.runtime.optimizer import make_optimizer
 from pavjax.tasks import planted
 
@@ -37,7 +37,7 @@ def run(job, workspace):
         tokens = every * rl["batch_size"] * task.length * num_seeds
         workspace.costs.add(tokens_generated=tokens, tokens_trained=tokens)
         # Waiting for them keeps at most one program on the way to the devices.
-        losses, successes = jax.device_get((losses, successes))
+        losses, successes = processes.on_host((losses, successes))
         accuracy = np.mean(successes) / num_samples
         return state, {"loss": np.mean(losses), "train_reward": accuracy}
 
@@ -57,7 +57,7 @@ def run(job, workspace):
     workspace.write_results(
         {
             "iterations": [every * k for k in range(num_evaluations + 1)],
-            "successes": jax.device_get(state["successes"]).tolist(),  # [R][K + 1]
+            "successes": processes.on_host(state["successes"]).tolist(),  # [R][K + 1]
             "num_samples": num_samples,
         }
     )

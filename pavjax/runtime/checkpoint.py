@@ -11,6 +11,8 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
+from pavjax.runtime import processes
+
 
 class Checkpointer:
     """Saves and restores a train state; saving happens in the background.
@@ -76,15 +78,16 @@ class Checkpointer:
         example: a state, or its `jax.eval_shape` with shardings. `metadata` is what
         the run would save now; it is only quoted if the arrays do not fit.
         """
-        self.manager.wait_until_finished()
+        self.wait()
         return load(self.directory, example, step=step, metadata=metadata)
 
     def wait(self):
-        """Block until the last save is on disk."""
+        """Block until the last save is on disk, for all processes to read."""
         self.manager.wait_until_finished()
+        processes.barrier(f"checkpoints of {self.directory}")
 
     def close(self):
-        self.manager.wait_until_finished()
+        self.wait()
         self.manager.close()
 
     def __enter__(self):
@@ -105,7 +108,7 @@ def load(directory, example, *, step=None, metadata=None, whole=None):
 
     whole: the path of which all arrays must be asked for, as in "params/policy"; None:
     all of each top entry of `example`.
-    Leaves of `example` without a sharding are put on the first device. Raises
+    Leaves of `example` without a sharding are put on this process's first device. Raises
     ValueError, naming the first array that differs and both configs, if the checkpoint
     is of another model, before any array is read.
     """
@@ -213,5 +216,5 @@ def abstract_array(leaf):
     """Shape, dtype and sharding of a leaf; the first device where it has none."""
     sharding = getattr(leaf, "sharding", None)
     if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
