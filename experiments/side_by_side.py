@@ -16,9 +16,12 @@ from multiprocessing.connection import wait
 import jax
 
 from experiments import cli
-from experiments.stages import StageError
+from experiments.stages import JobFailed, StageError
+from pavjax.runtime import preemption
 from pavjax.runtime.atomic import StorageError
+from pavjax.runtime.preemption import Preempted
 
+TICK_SECONDS = 0.5  # between two looks at whether this process was asked to end
 MOST_AT_ONCE = 4  # unless asked for: each job holds one to two gigabytes
 
 # Temporary arrays of a compiled step are mapped and unmapped at each call. With pages of
@@ -51,7 +54,7 @@ def run_side_by_side(jobs, workdir, run_fn, num_workers):
     jobs: in an order in which each stands after its inputs; of several that could
     start the first does. run_fn is pickled. After a failure no further job starts;
     those that run are let finish, so that nothing is lost, and then the first error
-    is raised.
+    is raised. If this process is asked to end (SIGTERM), or one of the workers, all are.
     """
     waiting, unfinished = deque(enumerate(jobs, 1)), {job.hash for job in jobs}
     workers, failure = [], None
@@ -69,15 +72,19 @@ def run_side_by_side(jobs, workdir, run_fn, num_workers):
             for worker in finished(busy):
                 job, error = worker.result()
                 unfinished.discard(job.hash)
-                if error and not failure:
-                    failure = error
-                    names = ", ".join(w.job.name for w in workers if w.job)
-                    if names:
-                        print(f"{job.name} failed; waiting for {names}", flush=True)
+                if isinstance(failure, Preempted) or not failure:
+                    failure = error or failure
+                names = ", ".join(w.job.name for w in workers if w.job)
+                if error is failure and error and names:
+                    print(f"{job.name} has ended; waiting for {names}", flush=True)
+            if preemption.asked() or isinstance(failure, Preempted):
+                failure = failure or Preempted()
+                for worker in busy:
+                    worker.ask_to_end()
     finally:
         for worker in workers:
-            worker.process.terminate()
-    if failure:
+            worker.process.kill()
+    if failure and (unfinished or not isinstance(failure, Preempted)):
         raise failure
 
 
@@ -102,8 +109,10 @@ def idle_worker(workers, num_workers, workdir, run_fn):
 
 
 def finished(busy):
-    """Wait until some of the busy workers have ended their job, or themselves."""
-    ready = wait([w.connection for w in busy] + [w.process.sentinel for w in busy])
+    """Those of the busy workers that have ended their job, or themselves: after a while
+    perhaps none, so that a request to end is seen."""
+    signs = [w.connection for w in busy] + [w.process.sentinel for w in busy]
+    ready = wait(signs, timeout=TICK_SECONDS)
     return [w for w in busy if {w.connection, w.process.sentinel} & set(ready)]
 
 
@@ -118,12 +127,18 @@ class Worker:
         os.environ.update(HUGE_PAGES | os.environ)
         self.process.start()
         theirs.close()
-        self.job = None
+        self.job, self.is_asked = None, False
 
     def start(self, job, label):
         self.job = job
         print(f"{label}  ->  {job.directory(self.workdir)}", flush=True)
         self.connection.send((job, label))
+
+    def ask_to_end(self):
+        """Once: to save what it has, and to begin nothing else."""
+        if not self.is_asked and self.process.is_alive():
+            os.kill(self.process.pid, signal.SIGTERM)
+        self.is_asked = True
 
     def result(self):
         """(the job, its error or None); the worker is idle then, or has ended."""
@@ -132,7 +147,9 @@ class Worker:
             return job, self.connection.recv()
         except EOFError:
             self.process.join()
-            return job, StageError(
+            if self.process.exitcode == -signal.SIGTERM:  # before it could listen
+                return job, Preempted()
+            return job, JobFailed(
                 f"the process of {job.name} ended with status {self.process.exitcode}; "
                 "-9 is often too little memory: --parallel=1 runs one job at a time. "
                 "What was computed is kept; the same command goes on from there"
@@ -143,15 +160,19 @@ def work(connection, workdir, run_fn):
     """The life of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the one who started it explains
     threading.Thread(target=end_with_parent, daemon=True).start()
-    cli.prepare(workdir)
-    while True:
-        job, label = connection.recv()
-        try:
-            run_fn(job, label)
-        except (StageError, StorageError) as error:
-            connection.send(StageError(str(error)))
-        else:
-            connection.send(None)
+    with preemption.listening():
+        cli.prepare(workdir)
+        while True:
+            job, label = connection.recv()
+            try:
+                preemption.stop_if_asked()
+                run_fn(job, label)
+            except (JobFailed, Preempted) as error:
+                connection.send(type(error)(str(error)))
+            except (StageError, StorageError) as error:
+                connection.send(StageError(str(error)))
+            else:
+                connection.send(None)
 
 
 def end_with_parent():
