@@ -5,6 +5,7 @@
         metrics.jsonl  curves
         checkpoints/   orbax
         results.json   what later stages and the report read
+        error.log      why it failed, until it is run again
         DONE.json      written last: costs, hardware, versions; its absence means
                        half-done, and the same command goes on from the checkpoints
 
@@ -12,6 +13,7 @@ Changing a field of the config changes the hashes of the jobs that read it and o
 lies downstream of them, and of nothing else; a sweep finds shared upstream jobs done.
 """
 
+import contextlib
 import hashlib
 import json
 import time
@@ -28,6 +30,21 @@ from pavjax.runtime.progress import make_progress
 
 class StageError(Exception):
     """Something the user can put right; the message says how. No traceback is shown."""
+
+
+class Held(StageError):
+    """Another process is at work on the job; `holder` says which."""
+
+    def __init__(self, message, holder=""):
+        super().__init__(message, holder)
+        self.message, self.holder = message, holder
+
+    def __str__(self):
+        return self.message
+
+
+class FailedElsewhere(StageError):
+    """Another process has run the job to its failure."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,20 @@ class Job:
         read_record(directory / "DONE.json")
         read_record(directory / "results.json")
         return True
+
+    def note_failure(self, workdir, text):
+        """Leave what went wrong in error.log, for people and for other processes that
+        would run the same job; as far as the disk allows."""
+        with contextlib.suppress(OSError):
+            (self.directory(workdir) / "error.log").write_text(f"{text}\n")
+
+    def failure_stamp(self, workdir):
+        """What tells one failure of it from another; None if it has not failed since
+        it was last begun."""
+        try:
+            return (self.directory(workdir) / "error.log").stat().st_mtime_ns
+        except OSError:
+            return None
 
     def describe(self):
         """What job.json says."""
