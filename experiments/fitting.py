@@ -63,7 +63,6 @@ def fit(
                     checkpoints.save(step, state, record, _validation(values))
                 if is_asked:
                     checkpoints.wait()
-                    workspace.log(f"saved after {step} of {num_steps} {unit}")
                     preemption.stop_if_asked()
         checkpoints.thin(keep_last=1)
     return state

@@ -81,7 +81,9 @@ class Supervisor:
             if status in FINAL:
                 return self._say("starting it again would not help", status)
             if self.asked.is_set():
-                return self._say("it was asked to end, and is not started again", status)
+                return self._say(
+                    "it was asked to end, and is not started again", status
+                )
             if failures > self.options.restarts:
                 times = f"{failures} times in a row without progress"
                 return self._say(f"it has failed {times}", status)
@@ -97,7 +99,7 @@ class Supervisor:
         # SIGINT would be ignored by the command too.
         self.child = subprocess.Popen(
             self.options.command,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
         if self.asked.is_set():  # while it was being started
             self.child.send_signal(signal.SIGTERM)
