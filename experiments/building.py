@@ -18,7 +18,7 @@ from pavjax.nets import (
     make_policy,
     make_verifier,
 )
-from pavjax.runtime import checkpoint, sharding
+from pavjax.runtime import checkpoint, local_work, sharding
 from pavjax.runtime.optimizer import make_optimizer
 from pavjax.tasks import make_task
 from pavjax.types import Policy, Verifier
@@ -84,7 +84,7 @@ def policy_of(model, task):
         config,
         split_batch=split_batch,
         gather_features=gather_features,
-        split_attention=sharding.split_attention,
+        split_attention=local_work.split_attention,
     )
     return policy, evaluate.ModelSize(**sizes)
 

@@ -44,7 +44,7 @@ def make_policy(
     gather_features(x [V D]) -> x, whole along D: applied to the embeddings of a full
     forward pass, whose rows a compiler would otherwise fetch in parts and send around.
     split_attention(kernel) -> the kernel, run by each device on its own rows and heads:
-    compilers do not look inside (see `runtime.sharding.split_attention`).
+    compilers do not look inside (see `runtime.local_work.split_attention`).
 
     Parameters: `embed` [V D], `blocks` (every leaf with a leading layer axis L, so
     that scanned and unrolled models share checkpoints), `norm` [D], `unembed` [D V]
