@@ -71,6 +71,12 @@ def split_batch(x):
     return sharding.constrain(x, sharding.BATCH)
 
 
+def split_logits(x):
+    """Pin batch and vocabulary of logits [G .. V]: left whole along `tensor`, they would
+    be the largest array of all, and be sent around to become it."""
+    return sharding.constrain(x, sharding.BATCH, *[None] * (x.ndim - 2), "tensor")
+
+
 def gather_features(x):
     """A matrix [V D] with whole rows: `fsdp` splits what is stored, not what is used."""
     return sharding.constrain(x, "tensor", None)
@@ -83,6 +89,7 @@ def policy_of(model, task):
     policy = make_policy(
         config,
         split_batch=split_batch,
+        split_logits=split_logits,
         gather_features=gather_features,
         split_attention=local_work.split_attention,
     )

@@ -46,9 +46,18 @@ def decode_slots(policy, max_tokens, memory=None):
     return min(MOST_SLOTS, 1 << max(0, fitting.bit_length() - 1))
 
 
-def make_sampler(task, policy, num_samples, temperature=1.0, memory=None):
-    """Compiled: sampler(params, key, tokens [B Tp], prompt_len [B]) -> Rollouts. memory:
-    see `decode_slots`."""
+def make_sampler(task, policy, num_samples, temperature=1.0):
+    """Compiled: sampler(params, key, tokens [B Tp], prompt_len [B]) -> Rollouts."""
+    compiled = compiled_sampler(task, policy, num_samples, temperature)
+
+    def sampler(params, key, tokens, prompt_len):
+        return compiled(params, key, within_bucket(tokens, prompt_len), prompt_len)
+
+    return sampler
+
+
+def compiled_sampler(task, policy, num_samples, temperature=1.0, memory=None):
+    """The program of `make_sampler`. memory: see `decode_slots`."""
 
     @jax.jit
     def compiled(*arguments):
@@ -65,10 +74,7 @@ def make_sampler(task, policy, num_samples, temperature=1.0, memory=None):
             max_len=task.max_prompt_len + task.max_response_len,
         )
 
-    def sampler(params, key, tokens, prompt_len):
-        return compiled(params, key, within_bucket(tokens, prompt_len), prompt_len)
-
-    return sampler
+    return compiled
 
 
 def make_brancher(task, policy, temperature=1.0):

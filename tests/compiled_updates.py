@@ -33,6 +33,7 @@ POLICY = make_policy(
         max_positions=64,
     ),
     split_batch=building.split_batch,
+    split_logits=building.split_logits,
     gather_features=building.gather_features,
     split_attention=local_work.split_attention,
 )

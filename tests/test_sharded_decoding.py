@@ -26,6 +26,7 @@ def policy_of(attention="xla"):
     return make_policy(
         tiny_config(attention=attention),
         split_batch=building.split_batch,
+        split_logits=building.split_logits,
         gather_features=building.gather_features,
         split_attention=local_work.split_attention,
     )

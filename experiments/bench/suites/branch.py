@@ -121,6 +121,9 @@ def check_first_logits(model, shared, own):
 def cache_notes(model, arguments, new):
     """Bytes of caches that must be kept: each row's prefix, and a suffix per slot."""
     tokens, prefix_len, _ = arguments
-    entries = tokens.size + min(prefix_len.size, drawing.decode_slots(model.policy, new)) * new
+    entries = (
+        tokens.size
+        + min(prefix_len.size, drawing.decode_slots(model.policy, new)) * new
+    )
     entry = evaluate.cache_entry_bytes(model.size, model.itemsize)
     return {"cache_bytes": entries * entry}
