@@ -9,6 +9,7 @@ mistake gets one message that says what to do.
 import argparse
 import ast
 import difflib
+import enum
 import hashlib
 import importlib.util
 import platform
@@ -21,9 +22,20 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from experiments.stages import StageError
+from experiments.stages import JobFailed, StageError
+from pavjax.checksums import DamagedFile
 from pavjax.runtime import processes
 from pavjax.runtime.atomic import StorageError, check_writable
+from pavjax.runtime.preemption import Preempted
+
+
+class ExitStatus(enum.IntEnum):
+    """How a command ends, for who started it. 0 is also for one that was asked to end
+    (SIGTERM) and has kept what it had."""
+
+    FAILED = 1  # for a reason that may have gone the next time
+    NEEDS_THE_USER = 2  # it would fail again; argparse ends so too
+    INTERRUPTED = 130  # from the keyboard
 
 
 class ConfigError(Exception):
@@ -31,7 +43,8 @@ class ConfigError(Exception):
 
 
 # Errors whose message says it all.
-EXPECTED = (StageError, ConfigError, StorageError, processes.ProcessesError)
+EXPECTED = (StageError, ConfigError, StorageError, DamagedFile)
+EXPECTED += (processes.ProcessesError,)
 
 
 @dataclass(frozen=True)
@@ -260,20 +273,24 @@ def machine_kind():
 
 
 def guarded(main, argv):
-    """Run `main(argv)`; turn what goes wrong into one message and an exit status. One of
-    several processes ends at once, so that the others do not wait for it."""
+    """Run `main(argv)`; turn what goes wrong into one message and an exit status: see
+    `ExitStatus`. One of several processes ends at once, so that none waits for it."""
     try:
         main(argv)
     except KeyboardInterrupt:
         print("\ninterrupted; run the same command to continue", file=sys.stderr)
-        processes.end_with("interrupted", status=130)
-        raise SystemExit(130) from None
+        processes.end_with("interrupted", ExitStatus.INTERRUPTED)
+        raise SystemExit(ExitStatus.INTERRUPTED) from None
+    except Preempted as notice:
+        print(notice)
     except Exception as error:
         is_debugged = "--debug" in argv
         if is_debugged and not processes.are_many():
             raise
         if is_debugged or not isinstance(error, EXPECTED):
             traceback.print_exc(limit=None if is_debugged else -1)
-        processes.end_with(error)
+        is_for_user = isinstance(error, EXPECTED) and not isinstance(error, JobFailed)
+        status = ExitStatus.NEEDS_THE_USER if is_for_user else ExitStatus.FAILED
+        processes.end_with(error, status)
         print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(status) from None

@@ -19,7 +19,9 @@ from pavjax.runtime.processes import ProcessesError
 
 ROOT = Path(__file__).parents[1]
 HEARTBEAT = 10  # seconds; on a busy machine less would be a false alarm
-START = 10  # seconds within which the processes of a test are up, if the machine is busy
+START = (
+    10  # seconds within which the processes of a test are up, if the machine is busy
+)
 
 
 def settings(**changes):
@@ -91,7 +93,9 @@ def test_one_process_has_it_all_and_waits_for_nobody():
     assert processes.gathered({"a": 1}) == [{"a": 1}]
     assert processes.agreed("x") == "x"
     assert processes.divided(lambda xs: [2 * x for x in xs], [1, 2]) == [2, 4]
-    np.testing.assert_array_equal(processes.on_host({"a": np.arange(3)})["a"], [0, 1, 2])
+    np.testing.assert_array_equal(
+        processes.on_host({"a": np.arange(3)})["a"], [0, 1, 2]
+    )
 
 
 def test_an_error_does_not_end_a_process_that_is_alone():

@@ -22,6 +22,8 @@ LAUNCHERS = ("auto", "none", "slurm", "tpu")
 SIGNS_OF_LOSS = ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED")
 SIGNS_OF_LOSS += ("coordination service", "Connection reset", "NCCL")
 
+TOLD_SECONDS = 2  # after which all know of a process that is lost, at most
+
 _heartbeat_seconds = None  # of the run that this process has joined
 
 
@@ -41,10 +43,13 @@ def start(settings):
         return
     global _heartbeat_seconds
     _heartbeat_seconds = settings["heartbeat_seconds"]
+    # SIGTERM is the affair of `preemption`.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             **arguments,
-            heartbeat_timeout_seconds=_heartbeat_seconds,
+            # The others are told a moment later.
+            heartbeat_timeout_seconds=max(_heartbeat_seconds - TOLD_SECONDS, 1),
             initialization_timeout=settings["start_seconds"],
         )
     except (RuntimeError, ValueError) as error:
@@ -210,22 +215,23 @@ def end_with(error, status=1):
     if not are_many():
         return
     name = f"process {index()} of {count()} on {socket.gethostname()}"
-    print(f"error in {name}, number {os.getpid()}: {error}", file=sys.stderr)
-    if _is_loss_of_another(error):
+    print(f"error in {name}: {error}", file=sys.stderr)
+    if is_loss_of_another(error):
         print(
             f"{name}: probably another process has ended; within "
             f"{_heartbeat_seconds} s the coordinator says which",
             file=sys.stderr,
             flush=True,
         )
-        time.sleep(_heartbeat_seconds + 2)
+        time.sleep(_heartbeat_seconds + TOLD_SECONDS)
     sys.stderr.flush()
     os._exit(status)
 
 
-def _is_loss_of_another(error):
-    """Does `error`, or what it was raised from, come from a broken transfer?"""
-    while error is not None:
+def is_loss_of_another(error):
+    """Does `error`, or what it was raised from, come from a transfer that broke, as if
+    another process were gone?"""
+    while are_many() and error is not None:
         if any(sign in str(error) for sign in SIGNS_OF_LOSS):
             return True
         error = getattr(error, "__cause__", None) or getattr(error, "__context__", None)
