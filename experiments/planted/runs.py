@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from experiments import building, fitting
+from experiments.stages import StageError
 from pavjax import planted_rl, train
 from pavjax.nets import make_masked_mlp
 from pavjax.runtime import processes, sharding
@@ -133,9 +134,15 @@ def prover_of(task, gamma, rl):
 
 
 def mesh_of(num_seeds):
-    """As many devices as divide the seeds evenly."""
+    """As many devices as divide the seeds evenly; StageError if that would leave some
+    of several processes with nothing to do."""
     devices = jax.devices()
     most = max(n for n in range(1, len(devices) + 1) if num_seeds % n == 0)
+    if processes.are_many() and most < len(devices):
+        raise StageError(
+            f"rl.num_seeds={num_seeds} does not divide by the {len(devices)} devices of "
+            f"{processes.count()} processes: set it to a multiple, or run as one process"
+        )
     return sharding.make_mesh(devices=devices[:most])
 
 
