@@ -217,3 +217,89 @@ def test_one_process_that_ends_ends_all_within_the_heartbeat(mode):
     finally:
         last.kill()
         first.kill()
+
+
+# ---------------------------------------------------------------- start scripts
+
+
+def script(name, arguments, folder, **variables):
+    """Run a start script with the programs in `folder` found first."""
+    environment = os.environ | variables
+    environment["PATH"] = f"{folder}:{environment['PATH']}"
+    return subprocess.run(
+        ["bash", str(ROOT / "experiments" / name), *arguments],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=120,
+    )
+
+
+def program(path, text):
+    path.write_text(f"#!/usr/bin/env bash\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_all_workers_of_a_tpu_pod_get_the_same_command(tmp_path):
+    """The one command of `gcloud` that starts them is run by this shell, as theirs
+    would; quotes and spaces of the arguments arrive."""
+    program(tmp_path / "gcloud", 'printf "%s\\n" "$@" > "$CALLED"; eval "${8#*=}"')
+    program(tmp_path / "python", 'printf "<%s>\\n" "$@"')
+    arguments = ["--config=a.py:b", "--config.name=two words, it's"]
+    called = tmp_path / "called"
+    done = script(
+        *("tpu_pod.sh", arguments, tmp_path),
+        TPU="pod",
+        ZONE="here",
+        CALLED=str(called),
+        DIRECTORY=str(tmp_path),
+        PYTHON="./python",
+    )
+    assert done.returncode == 0, done.stderr
+    assert called.read_text().split("\n")[:7] == [
+        *("compute", "tpus", "tpu-vm", "ssh", "pod", "--zone=here", "--worker=all")
+    ]
+    assert done.stdout.splitlines() == [
+        *("<-m>", "<experiments.run>", *(f"<{each}>" for each in arguments)),
+        "<--config.processes.launcher=tpu>",
+    ]
+
+
+def test_a_tpu_pod_without_a_name_is_asked_for(tmp_path):
+    done = script("tpu_pod.sh", [], tmp_path, TPU="", ZONE="here")
+    assert done.returncode == 1
+    assert "the name of the TPU slice" in done.stderr
+
+
+def test_the_tasks_of_a_slurm_job_become_one_run(tmp_path):
+    """`srun` starts them with the variables that the real one sets; the interpreter is
+    one that runs tests/joined_processes.py with what it was given."""
+    job = 1_000_000 + os.getpid()  # JAX makes a port number of it
+    program(
+        tmp_path / "srun",
+        "while [[ $1 == --* ]]; do shift; done\n"
+        'for i in 0 1; do SLURM_PROCID=$i SLURM_LOCALID=$i "$@" & children+=" $!"; done\n'
+        "for child in $children; do wait $child || exit 1; done",
+    )
+    program(
+        tmp_path / "python",
+        f"exec {sys.executable} {ROOT}/tests/joined_processes.py values {tmp_path}/found "
+        '"${@:3}"',
+    )
+    done = script(
+        *("slurm.sh", ["--config.processes.start_seconds=60"], tmp_path),
+        XLA_FLAGS="--xla_force_host_platform_device_count=1",
+        PYTHON=str(tmp_path / "python"),
+        PYTHONPATH=str(ROOT),
+        SLURM_SUBMIT_DIR=str(ROOT),
+        SLURM_JOB_ID=str(job),
+        SLURM_STEP_NODELIST="localhost",
+        SLURM_STEP_NUM_TASKS="2",
+        SLURM_NTASKS="2",
+        SLURM_STEP_NUM_NODES="1",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = [json.loads((tmp_path / f"found.{n}").read_text()) for n in (0, 1)]
+    assert found[0] == found[1]
+    assert found[0]["count"] == 2
