@@ -233,6 +233,7 @@ def script(name, arguments, folder, **variables):
         text=True,
         capture_output=True,
         timeout=120,
+        check=False,
     )
 
 
