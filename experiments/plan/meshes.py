@@ -19,7 +19,9 @@ def search(question, *, most):
     """-> {"ranked": [{"mesh", "accumulate", "hours", "needed", "state"}], "left_out":
     {why: count}, ..}: at most `most` of them compiled."""
     candidates, left_out = [], {}
-    for sizes, parts in itertools.product(mesh_sizes(question), ACCUMULATE):
+    for sizes, parts in itertools.product(
+        mesh_sizes(len(question.devices)), ACCUMULATE
+    ):
         try:
             found = candidate(question, sizes, parts)
         except ConfigError as error:
@@ -54,10 +56,9 @@ def search(question, *, most):
     }
 
 
-def mesh_sizes(question):
+def mesh_sizes(count):
     """All ways to write the number of devices as fsdp x tensor; `data` would hold the
     parameters once more for each of its devices and comes with what is left."""
-    count = len(question.devices)
     powers = [2**k for k in range(count.bit_length())]
     for fsdp, tensor in itertools.product(powers, powers):
         if tensor <= 16 and count % (fsdp * tensor) == 0:
