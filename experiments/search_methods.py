@@ -98,7 +98,7 @@ class Searcher:
         return {}
 
     @functools.cached_property
-    def _search(self):
+    def compiled_search(self):
         limits = drawing.step_limits(self.task)
 
         @functools.partial(jax.jit, static_argnames="width")
@@ -197,7 +197,7 @@ class Searcher:
         for index, real in drawing.batches(len(problems.ids), size):
             rows = problems.rows(index)
             batch_key = jax.random.fold_in(key, index[0])
-            found = self._search(
+            found = self.compiled_search(
                 *(self.base.params, self.judge.params, batch_key),
                 *(rows.tokens, rows.prompt_len, rule),
                 width=width,
