@@ -24,7 +24,6 @@ CONFIG = "configs/arithmetic.py:micro"
 # Every stage once, and no more of each than shows that it is right.
 OVERRIDES = {
     "prover_family.best_of": "(4,)",
-    "search.widths": "(2,)",
     "search.alpha_grid": "(0.5,)",
     "rl.methods": "pav",
     "logging.every": "50",
@@ -149,7 +148,7 @@ def test_only_the_first_process_speaks_and_writes(runs):
 
 
 @pytest.mark.slow
-def test_processes_that_are_asked_to_end_save_together_and_go_on_later(runs, tmp_path):
+def test_processes_that_are_asked_to_end_save_and_one_may_go_on_later(runs, tmp_path):
     """SIGTERM, passed on to both by the one that has started them, in mid-training."""
     job = job_of("sft.base")
     asked = start(tmp_path, runs.cache, "sft", num_processes=2)
@@ -161,7 +160,7 @@ def test_processes_that_are_asked_to_end_save_together_and_go_on_later(runs, tmp
     assert asked.returncode == 0, said
     assert said.count("ended as asked by SIGTERM") == 1
     assert not job.is_done(tmp_path)
-    run(tmp_path, runs.cache, "sft", num_processes=2)
+    run(tmp_path, runs.cache, "sft", num_devices=2)
     assert read(job, tmp_path) == read(job, runs.one)
     assert_same_params(job, tmp_path, runs.one, rtol=0, atol=0)
 
