@@ -8,21 +8,20 @@ from pavjax.runtime import sharding
 PER_TOKEN = ("tokens", "step_ids", "reference_logprobs")
 
 
-def make_put(records, names, section, mesh, name):
-    """-> put(index): those rows of `records` on the devices, as (traces, layout).
+def make_put(source, names, section, mesh, name):
+    """-> put(index): those traces of `source` on the devices, as (traces, layout).
 
-    traces: a dict of `names`, no longer than the longest trace of all records; layout:
-    where the tokens go in packed rows of that length, or None: see `as_rows`. name: of
-    the section, for the message if its batch_size does not divide.
+    source: `data.MemoryRows`, or another with its attributes. traces: a dict of
+    `names`, no longer than the longest trace of all; layout: where the tokens go in
+    packed rows of that length, or None: see `as_rows`.
+    name: of the section, for the message if its batch_size does not divide.
     """
-    lengths, most = records["length"], records["tokens"].shape[1]
-    row_len = packing.rounded_len(lengths.max(), most)
-    shortened = cut({name: records[name] for name in names}, row_len)
+    row_len = packing.rounded_len(source.longest, source.num_tokens)
 
     def put(index):
-        traces = {name: values[index] for name, values in shortened.items()}
+        traces = cut(source.rows(index, names), row_len)
         traces = sharding.put_batch(traces, mesh, f"{name}.batch_size")
-        return traces, put_layout(lengths[index], row_len, section, mesh)
+        return traces, put_layout(source.lengths(index), row_len, section, mesh)
 
     return put
 

@@ -68,6 +68,18 @@ def read_records(path, length):
         raise _corrupt(path, error) from error
 
 
+def read_some(path, rows, reader=None):
+    """The records `rows` (list of ints) of a shard file: -> (list of bytes, reader).
+
+    reader: what an earlier call on this file has returned, so that it stays open.
+    """
+    reader = reader or _open_shard(path)
+    try:
+        return reader.read(rows), reader
+    except (RuntimeError, OSError, ValueError, IndexError) as error:
+        raise _corrupt(path, error) from error
+
+
 def _open_shard(path):
     """A reader of a shard file; missing and truncated ones raise."""
     if not os.path.exists(path):
