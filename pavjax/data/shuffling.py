@@ -46,7 +46,9 @@ def permuted(places, count, seed):
         )
     bits = max(FEWEST_BITS, int(count - 1).bit_length())
     # With its length, for numpy takes (3, 1) and (3, 1, 0) for the same seed.
-    keys = np.random.SeedSequence((len(seed), *seed)).generate_state(NUM_ROUNDS, np.uint64)
+    keys = np.random.SeedSequence((len(seed), *seed)).generate_state(
+        NUM_ROUNDS, np.uint64
+    )
     found = _network(places.astype(np.uint64), bits, keys)
     while (outside := found >= count).any():
         found[outside] = _network(found[outside], bits, keys)
