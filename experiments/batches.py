@@ -2,6 +2,9 @@
 
 from math import prod
 
+import jax
+import numpy as np
+
 from pavjax import packing
 from pavjax.runtime import sharding
 
@@ -19,11 +22,30 @@ def make_put(source, names, section, mesh, name):
     row_len = packing.rounded_len(source.longest, source.num_tokens)
 
     def put(index):
-        traces = cut(source.rows(index, names), row_len)
+        own = own_rows(len(index), mesh)
+        traces = cut(source.rows(index[own], names), row_len)
+        if len(own) < len(index):
+            traces = {name: spread(x, own, len(index)) for name, x in traces.items()}
         traces = sharding.put_batch(traces, mesh, f"{name}.batch_size")
         return traces, put_layout(source.lengths(index), row_len, section, mesh)
 
     return put
+
+
+def own_rows(num_rows, mesh):
+    """The rows of a batch that are for devices of this process; it reads no others."""
+    if jax.process_count() == 1:
+        return np.arange(num_rows)
+    split = sharding.batch_sharding(mesh)
+    parts = split.addressable_devices_indices_map((num_rows,)).values()
+    return np.unique(np.concatenate([np.arange(num_rows)[part] for part in parts]))
+
+
+def spread(values, own, num_rows):
+    """The rows `own` [n] in their places among all; nobody looks at the others."""
+    found = np.zeros((num_rows, *values.shape[1:]), values.dtype)
+    found[own] = values
+    return found
 
 
 def cut(records, row_len):

@@ -9,6 +9,7 @@ mistake gets one message that says what to do.
 import argparse
 import ast
 import difflib
+import enum
 import hashlib
 import importlib.util
 import platform
@@ -21,8 +22,19 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from experiments.stages import StageError
+from experiments.stages import JobFailed, StageError
+from pavjax.checksums import DamagedFile
 from pavjax.runtime.atomic import StorageError, check_writable
+from pavjax.runtime.preemption import Preempted
+
+
+class ExitStatus(enum.IntEnum):
+    """How a command ends, for who started it. 0 is also for one that was asked to end
+    (SIGTERM) and has kept what it had."""
+
+    FAILED = 1  # for a reason that may have gone the next time
+    NEEDS_THE_USER = 2  # it would fail again; argparse ends so too
+    INTERRUPTED = 130  # from the keyboard
 
 
 class ConfigError(Exception):
@@ -246,17 +258,22 @@ def machine_kind():
 
 
 def guarded(main, argv):
-    """Run `main(argv)`; turn what goes wrong into one message and an exit status."""
+    """Run `main(argv)`; turn what goes wrong into one message and an exit status: see
+    `ExitStatus`."""
     try:
         main(argv)
     except KeyboardInterrupt:
         print("\ninterrupted; run the same command to continue", file=sys.stderr)
-        raise SystemExit(130) from None
+        raise SystemExit(ExitStatus.INTERRUPTED) from None
+    except Preempted as notice:
+        print(notice)
     except Exception as error:
         if "--debug" in argv:
             raise
-        expected = isinstance(error, (StageError, ConfigError, StorageError))
-        if not expected:
+        known = (StageError, ConfigError, StorageError, DamagedFile)
+        if not isinstance(error, known):
             traceback.print_exc(limit=-1)
         print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        is_for_user = isinstance(error, known) and not isinstance(error, JobFailed)
+        status = ExitStatus.NEEDS_THE_USER if is_for_user else ExitStatus.FAILED
+        raise SystemExit(status) from None

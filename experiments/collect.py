@@ -15,11 +15,10 @@ import numpy as np
 
 from experiments import building
 from experiments import run as runner
+from experiments.kept_parts import PartCosts
 from experiments.labelling import Collector
 from experiments.problems import problem_set, problem_sets
-from experiments.stages import read_record
 from pavjax import data, evaluate, labels
-from pavjax.runtime.atomic import write_json_atomic
 
 
 def run(job, workspace):
@@ -80,9 +79,12 @@ def problems_of(task, settings, section):
 
 def collect_shards(workspace, directory, problems, collector, section, key):
     """Write the shards that are not there yet, each in one piece."""
+    costs = PartCosts(workspace.costs, workspace.directory / "costs.json")
     plan = []
     for split, found in problems.items():
         num_shards = -(-len(found.ids) // section["shard_size"])
+        for error in data.remove_damaged_shards(str(directory), split, num_shards):
+            workspace.log(f"{error.path} is damaged: it is made anew")
         present = data.list_shards(str(directory), split, num_shards)
         split_key = jax.random.fold_in(key, data.SPLITS.index(split))
         plan += [
@@ -90,13 +92,12 @@ def collect_shards(workspace, directory, problems, collector, section, key):
             for index in range(num_shards)
         ]
     done = sum(present for *_, present in plan)
-    costs_path = workspace.directory / "costs.json"
-    if costs_path.exists() and done:
-        workspace.costs.restore(read_record(costs_path))
     with workspace.progress(len(plan), start=done, unit="shards") as progress:
         for split, index, num_shards, split_key, present in plan:
             if present:
                 continue
+            name = f"{split}.{index}"
+            costs.forget(name)
             size = section["shard_size"]
             found = problems[split]
             rows = np.arange(index * size, min((index + 1) * size, len(found.ids)))
@@ -104,9 +105,10 @@ def collect_shards(workspace, directory, problems, collector, section, key):
                 found.rows(rows), jax.random.fold_in(split_key, index), split
             )
             data.write_shard(str(directory), split, index, num_shards, records)
-            write_json_atomic(costs_path, workspace.costs.to_dict())
+            costs.keep(name)
             done += 1
             progress.update(done, success_rate=float(records["reward"].mean()))
+            workspace.stop_if_asked()
 
 
 def count_drawn(records):

@@ -2,7 +2,7 @@
 
 import jax
 
-from pavjax.runtime import checkpoint
+from pavjax.runtime import checkpoint, preemption
 from pavjax.runtime import metrics as runtime_metrics
 
 
@@ -24,8 +24,11 @@ def fit(
     beside the weights. keep: which checkpoints stay (see `Checkpointer`). Returns the
     last state. A killed run goes on from its last checkpoint and ends with the same
     bits: `step_fn` draws all its randomness from `step`, and later metrics are dropped.
+    One that is asked to end saves first. As long as it runs, the checkpoint before the
+    last is kept too, in case that the last is damaged.
     """
     is_logged = logged_steps(workspace, num_steps, checkpoint_every)
+    keep |= {"keep_last": 2, "interval": checkpoint_every}
     with workspace.checkpointer(**keep) as checkpoints:
         start = checkpoints.latest_step()
         if start is not None:
@@ -41,27 +44,33 @@ def fit(
         ):
             for step in range(first + 1, num_steps + 1):
                 state, values = step_fn(state, step)
+                is_asked = preemption.asked()
                 is_checkpoint = step % checkpoint_every == 0 or step == num_steps
-                if is_logged(step):
+                if is_logged(step) or is_asked:
                     values = {k: float(v) for k, v in jax.device_get(values).items()}
                     runtime_metrics.check_finite(
                         {"loss": values["loss"]},
-                        step,
-                        checked,
-                        checkpoints.latest_step(),
+                        *(step, checked, checkpoints.latest_step()),
                     )
                     checked = step
+                if is_logged(step):
                     if is_checkpoint and validate:
                         values |= validate(state, step)
                     metrics.write(step, values)
                     progress.update(step, **_live(values))
-                if is_checkpoint:
-                    validation = {
-                        k: v for k, v in values.items() if k.startswith("validation")
-                    }
+                if is_checkpoint or is_asked:
                     record = metadata | {"costs": workspace.costs.to_dict()}
-                    checkpoints.save(step, state, record, validation)
+                    checkpoints.save(step, state, record, _validation(values))
+                if is_asked:
+                    checkpoints.wait()
+                    preemption.stop_if_asked()
+        checkpoints.thin(keep_last=1)
     return state
+
+
+def _validation(values):
+    """Those of a step's metrics that tell one checkpoint from another."""
+    return {k: v for k, v in values.items() if k.startswith("validation")}
 
 
 def logged_steps(workspace, num_steps, checkpoint_every):

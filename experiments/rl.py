@@ -120,12 +120,7 @@ def optimizer_of(section):
 def make_step(workspace, task, start, judge, problems, section, keys):
     """step_fn(state, step) -> (state, metrics): one iteration of RL."""
     policy, mesh = start.policy, workspace.mesh
-    rule = rl.CreditRule(
-        alpha=section["alpha"],
-        prover=prover_of(section["prover"], judge.provers),
-        credit=section["credit"],
-        clip=section["credit_clip"],
-    )
+    rule = credit_rule(section, judge.provers)
     num_prefixes = task.max_steps + 1
     read = make_reader(policy, judge, rule, num_prefixes)
     credit = jax.jit(
@@ -197,19 +192,21 @@ def make_step(workspace, task, start, judge, problems, section, keys):
     return step_fn
 
 
+def credit_rule(section, provers):
+    return rl.CreditRule(
+        alpha=section["alpha"],
+        prover=prover_of(section["prover"], provers),
+        credit=section["credit"],
+        clip=section["credit_clip"],
+    )
+
+
 def make_reader(policy, judge, rule, num_prefixes):
     """read(initial policy's params, verifier's, rollouts [B N ...], watch) -> (the
     initial policy's hidden states [B * N T D], V of every prefix [B * N S P]); these are
     None where nobody asks for them. A published verifier is asked at once, on the host."""
 
-    @jax.jit
-    def on_devices(initial_params, verifier_params, rollouts):
-        values = None
-        if rule.alpha and judge.verifier is not None:
-            values = rl.rollout_values(
-                judge.verifier, verifier_params, rollouts, num_prefixes=num_prefixes
-            )
-        return policy.hidden(initial_params, rl.flat(rollouts)[0]), values
+    on_devices = compiled_reader(policy, judge, rule, num_prefixes)
 
     def read(initial_params, verifier_params, rollouts, watch):
         hidden, values = on_devices(initial_params, verifier_params, rollouts)
@@ -221,6 +218,21 @@ def make_reader(policy, judge, rule, num_prefixes):
         return hidden, values
 
     return read
+
+
+def compiled_reader(policy, judge, rule, num_prefixes):
+    """The program of `make_reader`."""
+
+    @jax.jit
+    def on_devices(initial_params, verifier_params, rollouts):
+        values = None
+        if rule.alpha and judge.verifier is not None:
+            values = rl.rollout_values(
+                judge.verifier, verifier_params, rollouts, num_prefixes=num_prefixes
+            )
+        return policy.hidden(initial_params, rl.flat(rollouts)[0]), values
+
+    return on_devices
 
 
 def make_update(policy, judge, section):

@@ -7,33 +7,28 @@ in: a config. out: one directory per stage run (see experiments/stages.py), and
 is half-done goes on from its last checkpoint. `--dry_run` prints the plan.
 """
 
-import contextlib
-import errno
-import fcntl
 import functools
 import importlib
-import os
 import sys
-import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
 import jax
 
 from experiments import cli, external_verifiers, side_by_side
+from experiments.job_directory import explained, locked
 from experiments.job_tables import plan_table, summary
 from experiments.pipeline import available, plan
 from experiments.schedule import Schedule
 from experiments.stages import (
     FailedElsewhere,
-    Held,
     StageError,
     Workspace,
     read_record,
     with_inputs,
 )
-from pavjax.runtime import hardware, sharding
-from pavjax.runtime.atomic import storage_error, write_json_atomic
+from pavjax.runtime import hardware, preemption, sharding
+from pavjax.runtime.atomic import write_json_atomic
 from pavjax.runtime.progress import clock
 
 EXECUTION_SECTIONS = ("mesh", "logging")  # how to compute, not what: not hashed
@@ -131,11 +126,14 @@ def scheduled(jobs, workdir, execution, parallel=1, is_shared=False):
         run_fn = functools.partial(
             run_beside, workdir=workdir, execution=execution, stamps=stamps
         )
-        side_by_side.run_side_by_side(schedule, workdir, run_fn, num_at_once)
+        with preemption.listening():
+            side_by_side.run_side_by_side(schedule, workdir, run_fn, num_at_once)
     else:
-        schedule.run_in_turn(
-            lambda job, label: run_job(job, workdir, execution, label, True, stamps)
-        )
+        with preemption.listening():
+            schedule.run_in_turn(
+                lambda job, label: run_job(job, workdir, execution, label, True, stamps)
+            )
+    schedule.raise_if_stopped()
     return schedule.failures
 
 
@@ -194,59 +192,6 @@ def closing_record(costs):
         "commit": hardware.git_commit(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-@contextlib.contextmanager
-def locked(directory):
-    """Be the only writer of `directory`. The system drops the lock when a process
-    ends, however it ends, so that a killed run leaves none behind."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        file = open(directory / "lock", "a+")  # noqa: SIM115
-    except OSError as error:
-        raise storage_error(error, directory) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip()
-            raise Held(
-                f"{directory} is being written by another run ({holder}). "
-                "Wait for it, or end it, or use another --workdir",
-                holder,
-            ) from None
-        file.truncate(0)
-        started = datetime.now().isoformat(sep=" ", timespec="seconds")
-        file.write(f"process {os.getpid()} on {os.uname().nodename} since {started}\n")
-        file.flush()
-        yield
-
-
-@contextlib.contextmanager
-def explained(job, workdir):
-    """Turn an error inside a job into a StageError with one clear message; the whole
-    traceback goes to error.log. What the job has checkpointed stays."""
-    directory = job.directory(workdir)
-    try:
-        yield
-    except FailedElsewhere:
-        raise
-    except StageError as error:
-        job.note_failure(workdir, error)
-        raise
-    except Exception as error:
-        job.note_failure(workdir, traceback.format_exc())
-        if isinstance(error, OSError) or "No space left on device" in str(error):
-            # The writers of arrays report a full disk in words of their own.
-            if "No space left on device" in str(error):
-                error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            error = storage_error(error, directory)
-        raise StageError(
-            f"{job.name} failed: {type(error).__name__}: {error}\n"
-            f"  traceback: {directory / 'error.log'}\n"
-            "  what was computed is kept; the same command goes on from there"
-        ) from error
 
 
 def check_inputs(jobs, options):

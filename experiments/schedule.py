@@ -4,10 +4,14 @@ be at work on the same ones."""
 import time
 
 from experiments.stages import Held, StageError
+from pavjax.runtime import preemption
 from pavjax.runtime.atomic import StorageError
+from pavjax.runtime.preemption import Preempted
 
-ASK_AGAIN = 0.5  # seconds until a job that another process holds is tried again
-EXPECTED = (StageError, StorageError)  # what a job may end with
+# Seconds until a job that another process holds is tried again, and between two looks at
+# whether this process was asked to end.
+ASK_AGAIN = 0.5
+EXPECTED = (StageError, StorageError, Preempted)  # what a job may end with
 
 
 class Schedule:
@@ -18,7 +22,7 @@ class Schedule:
 
     is_shared: other processes work on the same jobs. What they hold is tried again
     until it is made, and a failure stops nothing but what reads the failed job. Else
-    no further job starts after a failure.
+    no further job starts after a failure. None does after `stop`.
     """
 
     def __init__(self, jobs, is_shared=False):
@@ -28,6 +32,7 @@ class Schedule:
         self.running = []
         self.failures = []  # [(job, error)]
         self.held = {}  # hash -> (when to try it again, who holds it)
+        self.is_stopped = False
         self.told = None  # whom the terminal says that this process waits for
 
     def label(self, job):
@@ -45,7 +50,7 @@ class Schedule:
 
     def ready(self):
         """The jobs whose inputs are all made, held by others or not."""
-        if self.failures and not self.is_shared:
+        if self.is_stopped or (self.failures and not self.is_shared):
             return []
         unmade = {job.hash for job in [*self.waiting, *self.running]}
         unmade |= {job.hash for job, _ in self.failures}
@@ -60,14 +65,16 @@ class Schedule:
         self.running.append(job)
 
     def finish(self, job, error=None):
-        """A running job is made, has failed, or is held by another process."""
+        """A running job is made, has failed, is held by another process, or has ended
+        half-done because it was asked to."""
         self.running.remove(job)
         self.held.pop(job.hash, None)
         if self.is_shared and isinstance(error, Held):
             self.held[job.hash] = time.monotonic() + ASK_AGAIN, error.holder
-            self.waiting = sorted(
-                [*self.waiting, job], key=lambda each: self.places[each.hash]
-            )
+            self.wait_for(job)
+        elif isinstance(error, Preempted):
+            self.wait_for(job)
+            self.stop()
         elif error:
             self.failures.append((job, error))
             names = ", ".join(other.name for other in self.running)
@@ -76,17 +83,30 @@ class Schedule:
             elif names:
                 print(f"{job.name} failed; waiting for {names}", flush=True)
 
+    def wait_for(self, job):
+        """Put a job back to its place among those that wait."""
+        self.waiting = sorted(
+            [*self.waiting, job], key=lambda each: self.places[each.hash]
+        )
+
+    def stop(self):
+        """Start no further job."""
+        self.is_stopped = True
+
+    def raise_if_stopped(self):
+        """Raise Preempted if jobs were left undone because this process was to end."""
+        if self.is_stopped and self.waiting:
+            raise Preempted
+
     @property
     def is_over(self):
         """Nothing runs, and nothing is left that could."""
         return not (self.running or self.ready())
 
     def pause(self):
-        """Seconds until a held job is to be tried again; None: none is held."""
+        """Seconds until something is to be looked at again; says whom it waits for."""
         held = [job for job in self.ready() if job.hash in self.held]
-        if not held:
-            return None
-        if not self.running:
+        if held and not self.running:
             names = [f"{job.name} ({self.held[job.hash][1]})" for job in held]
             if names != self.told:
                 print(f"waiting for {', '.join(names)}", flush=True)
@@ -97,8 +117,11 @@ class Schedule:
         """Call `run_fn(job, label)` for one job after the other, in this process."""
         while not self.is_over:
             startable = self.startable()
-            if not startable:
+            if preemption.asked():
+                self.stop()
+            elif not startable:
                 time.sleep(self.pause())
+            if self.is_stopped or not startable:
                 continue
             job, error = startable[0], None
             self.start(job)

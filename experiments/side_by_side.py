@@ -16,7 +16,9 @@ import jax
 
 from experiments import cli
 from experiments.schedule import EXPECTED
-from experiments.stages import Held, StageError
+from experiments.stages import Held, JobFailed, StageError
+from pavjax.runtime import preemption
+from pavjax.runtime.preemption import Preempted
 
 MOST_AT_ONCE = 4  # unless asked for: each job holds one to two gigabytes
 
@@ -48,7 +50,7 @@ def run_side_by_side(schedule, workdir, run_fn, num_workers):
     """Call `run_fn(job, label)`, which is pickled, for the jobs of a `Schedule`.
 
     When it lets no further job start, those that run are let finish, so that nothing
-    is lost.
+    is lost. If this process is asked to end (SIGTERM), or one of the workers, all are.
     """
     workers = []
     try:
@@ -62,9 +64,14 @@ def run_side_by_side(schedule, workdir, run_fn, num_workers):
             busy = [worker for worker in workers if worker.job]
             for worker in finished(busy, schedule.pause()):
                 schedule.finish(*worker.result())
+            if preemption.asked():
+                schedule.stop()
+            if schedule.is_stopped:
+                for worker in busy:
+                    worker.ask_to_end()
     finally:
         for worker in workers:
-            worker.process.terminate()
+            worker.process.kill()
 
 
 def idle_worker(workers, num_workers, workdir, run_fn):
@@ -79,8 +86,8 @@ def idle_worker(workers, num_workers, workdir, run_fn):
 
 
 def finished(busy, seconds):
-    """Wait until some of the busy workers have ended their job, or themselves, but no
-    longer than so many seconds; None = as long as it takes."""
+    """Those of the busy workers that have ended their job, or themselves: after so many
+    seconds perhaps none."""
     ends = [w.connection for w in busy] + [w.process.sentinel for w in busy]
     ready = wait(ends, seconds)
     return [w for w in busy if {w.connection, w.process.sentinel} & set(ready)]
@@ -97,11 +104,17 @@ class Worker:
         os.environ.update(HUGE_PAGES | os.environ)
         self.process.start()
         theirs.close()
-        self.job = None
+        self.job, self.is_asked = None, False
 
     def start(self, job, label):
         self.job = job
         self.connection.send((job, label))
+
+    def ask_to_end(self):
+        """Once: to save what it has, and to begin nothing else."""
+        if not self.is_asked and self.process.is_alive():
+            os.kill(self.process.pid, signal.SIGTERM)
+        self.is_asked = True
 
     def result(self):
         """(the job, its error or None); the worker is idle then, or has ended."""
@@ -110,7 +123,9 @@ class Worker:
             return job, self.connection.recv()
         except EOFError:
             self.process.join()
-            error = StageError(
+            if self.process.exitcode == -signal.SIGTERM:  # before it could listen
+                return job, Preempted()
+            error = JobFailed(
                 f"the process of {job.name} ended with status {self.process.exitcode}; "
                 "-9 is often too little memory: --parallel=1 runs one job at a time. "
                 "What was computed is kept; the same command goes on from there"
@@ -123,17 +138,21 @@ def work(connection, workdir, run_fn):
     """The life of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the one who started it explains
     threading.Thread(target=end_with_parent, daemon=True).start()
-    cli.prepare(workdir)
-    while True:
-        job, label = connection.recv()
-        try:
-            run_fn(job, label)
-        except Held as error:
-            connection.send(error)
-        except EXPECTED as error:
-            connection.send(StageError(str(error)))
-        else:
-            connection.send(None)
+    with preemption.listening():
+        cli.prepare(workdir)
+        while True:
+            job, label = connection.recv()
+            try:
+                preemption.stop_if_asked()
+                run_fn(job, label)
+            except Held as error:
+                connection.send(error)
+            except (JobFailed, Preempted) as error:
+                connection.send(type(error)(str(error)))
+            except EXPECTED as error:
+                connection.send(StageError(str(error)))
+            else:
+                connection.send(None)
 
 
 def end_with_parent():

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from pavjax.runtime import sharding
-from pavjax.runtime.atomic import write_json_atomic
+from pavjax.runtime import preemption, sharding
+from pavjax.runtime.atomic import write_json_atomic, write_text_atomic
 from pavjax.runtime.checkpoint import Checkpointer
 from pavjax.runtime.metrics import MetricsWriter
 from pavjax.runtime.progress import make_progress
@@ -30,6 +30,11 @@ from pavjax.runtime.progress import make_progress
 
 class StageError(Exception):
     """Something the user can put right; the message says how. No traceback is shown."""
+
+
+class JobFailed(StageError):
+    """A job ended by an error that nobody can be told how to put right, such as a lack of
+    memory: it may go well the next time."""
 
 
 class Held(StageError):
@@ -87,7 +92,7 @@ class Job:
         """Leave what went wrong in error.log, for people and for other processes that
         would run the same job; as far as the disk allows."""
         with contextlib.suppress(OSError):
-            (self.directory(workdir) / "error.log").write_text(f"{text}\n")
+            write_text_atomic(self.directory(workdir) / "error.log", f"{text}\n")
 
     def failure_stamp(self, workdir):
         """What tells one failure of it from another; None if it has not failed since
@@ -160,10 +165,13 @@ class Costs:
             kind = float if name == "flops" else int
             setattr(self, name, getattr(self, name) + kind(amount))
 
+    def counters(self):
+        """All but the time, by name."""
+        return {name: getattr(self, name) for name in self.COUNTERS}
+
     def to_dict(self):
-        counters = {name: getattr(self, name) for name in self.COUNTERS}
         seconds = self.seconds_before + time.monotonic() - self.started
-        return counters | {"seconds": round(seconds, 3)}
+        return self.counters() | {"seconds": round(seconds, 3)}
 
     def restore(self, saved):
         """Go on counting from `saved`, an earlier `to_dict`."""
@@ -214,6 +222,10 @@ class Workspace:
             tensorboard=logging["tensorboard"],
             wandb=logging["wandb"],
         )
+
+    def stop_if_asked(self):
+        """Where all that was computed is kept: end here if the process was asked to."""
+        preemption.stop_if_asked()
 
     def progress(self, total, *, start=0, unit="updates", label=""):
         """A progress display; use it as a context manager, call `update(done, x=..)`."""

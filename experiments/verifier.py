@@ -25,6 +25,7 @@ from pavjax.runtime.optimizer import make_partly_frozen
 
 INPUTS = ("tokens", "prompt_len", "reference_logprobs")
 NAMES = (*INPUTS, "step_ids", "successes", "attempts", "reward", "source", "branch")
+SCORED_AT_ONCE = 256  # traces
 value_loss = jax.jit(losses.prefix_value_loss)
 
 
@@ -94,10 +95,7 @@ def train_verifier(
     rounds of labels the last, for they teach what the base's own traces seldom show.
 
     labelled: `TrainingLabels`; validation: a dict of arrays."""
-    optimizer = make_partly_frozen(
-        building.optimizer_of(section, section["num_updates"]), ("reference",)
-    )
-
+    optimizer = optimizer_of(section)
     is_second = "init" in workspace.inputs
     # The state takes the arrays of `given` over: nobody reads them after the first update.
     given = start.params
@@ -109,15 +107,7 @@ def train_verifier(
         params = given if is_second else verifier.init(key, given)
         return train.init_state(params, optimizer)
 
-    update = train.make_update(
-        make_loss(verifier), optimizer, accumulate=section["accumulate"]
-    )
-    every_token = section["labels"] == "every_token"
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def update_on(state, traces, layout):
-        return update(state, batch_of(traces, layout, every_token))
-
+    update_on = make_update(verifier, section)
     name = workspace.directory.parent.name
     put = batches.make_put(labelled, NAMES, section, workspace.mesh, name)
 
@@ -152,6 +142,26 @@ def train_verifier(
     return chosen, checkpoint.load_params(training, example, step=chosen)
 
 
+def optimizer_of(section):
+    """The reference of a log-ratio head stays as it is."""
+    trained = building.optimizer_of(section, section["num_updates"])
+    return make_partly_frozen(trained, ("reference",))
+
+
+def make_update(verifier, section):
+    """Compiled: update(state, traces, layout) -> (state, metrics)."""
+    update = train.make_update(
+        *(make_loss(verifier), optimizer_of(section)), accumulate=section["accumulate"]
+    )
+    every_token = section["labels"] == "every_token"
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def update_on(state, traces, layout):
+        return update(state, batch_of(traces, layout, every_token))
+
+    return update_on
+
+
 def rows_of(records, index):
     return {name: values[index] for name, values in records.items()}
 
@@ -175,9 +185,8 @@ def make_loss(verifier):
     return loss_fn
 
 
-def make_scorer(verifier, batch_size=256, inputs=INPUTS):
-    """score(params, records) -> logits [B S P] of all prefixes, batch by batch: traces of
-    like lengths together, so that short ones are read without their padding."""
+def make_forward(verifier, inputs=INPUTS):
+    """Compiled: forward(params, batch) -> logits [B S P] of all prefixes."""
 
     @jax.jit
     def forward(params, batch):
@@ -188,6 +197,14 @@ def make_scorer(verifier, batch_size=256, inputs=INPUTS):
             num_prefixes=batch["attempts"].shape[1],
         )
         return jnp.take_along_axis(logits, ends[..., None], axis=1)
+
+    return forward
+
+
+def make_scorer(verifier, batch_size=SCORED_AT_ONCE, inputs=INPUTS):
+    """score(params, records) -> logits [B S P] of all prefixes, batch by batch: traces of
+    like lengths together, so that short ones are read without their padding."""
+    forward = make_forward(verifier, inputs)
 
     def score(params, records):
         lengths, most = records["length"], records["tokens"].shape[1]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from experiments import building
 from pavjax import arrays, losses, provers, rl, train
 from pavjax.nets import TransformerConfig, make_policy, make_verifier
-from pavjax.runtime import sharding
+from pavjax.runtime import local_work, sharding
 from pavjax.runtime.optimizer import make_optimizer
 from pavjax.types import Rollouts
 
@@ -33,8 +33,9 @@ POLICY = make_policy(
         max_positions=64,
     ),
     split_batch=building.split_batch,
+    split_logits=building.split_logits,
     gather_features=building.gather_features,
-    split_attention=sharding.split_attention,
+    split_attention=local_work.split_attention,
 )
 VERIFIER = make_verifier(POLICY, head="sum", num_provers=2, width=WIDTH)
 

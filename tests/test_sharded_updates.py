@@ -13,6 +13,7 @@ import optax
 import pytest
 from tiny_models import jit, random_params, random_tokens, tiny_config
 
+from experiments import building
 from experiments import sft as sft_stage
 from pavjax import arrays, losses, packing, provers, rl, train
 from pavjax.nets import make_policy, make_verifier
@@ -24,7 +25,9 @@ WIDTH, ROWS, LENGTH, NUM_PREFIXES = 16, 8, 7, 4
 # Eight tokens: every rule finds axes that divide.
 POLICY = make_policy(
     tiny_config(vocab_size=8),
-    split_batch=lambda x: sharding.constrain(x, sharding.BATCH),
+    split_batch=building.split_batch,
+    split_logits=building.split_logits,
+    gather_features=building.gather_features,
 )
 VERIFIER = make_verifier(POLICY, head="sum", num_provers=2, width=WIDTH)
 TOKENS = random_tokens(1, (ROWS, LENGTH))

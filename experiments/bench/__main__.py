@@ -20,8 +20,7 @@ import sys
 
 from experiments import cli
 from experiments.bench import lines, machine, page, peers, record, sizes, table
-from experiments.report import write
-from pavjax.runtime.atomic import check_writable
+from pavjax.runtime.atomic import check_writable, write_bytes_atomic
 from pavjax.runtime.progress import make_progress
 
 SUITES = ("decode", "branch", "beam", "train", "score", "rl")
@@ -87,7 +86,7 @@ def show_page(found):
     for flaw in report.flaws:
         print(f"could not be shown: {flaw}", file=sys.stderr)
     for path, data in report.files.items():
-        write(found.path.parent / path, data)
+        write_bytes_atomic(found.path.parent / path, data)
 
 
 def refusals(line):

@@ -23,7 +23,7 @@ from experiments.reporting.curves import Missing
 from experiments.reporting.runs import RL_LABELS
 from experiments.stages import StageError, read_record
 from pavjax import evaluate
-from pavjax.runtime.atomic import write_text_atomic
+from pavjax.runtime.atomic import write_bytes_atomic, write_text_atomic
 
 COMPARED = ("search", "verifier_check")
 MISSING, FAILED = "missing", "failed"
@@ -49,7 +49,7 @@ def compare(points, workdir, name, figures=None):
     write_text_atomic(path.with_suffix(".md"), markdown)
     try:
         image, note = picture(points, rows, workdir)
-        path.with_suffix(".png").write_bytes(image)
+        write_bytes_atomic(path.with_suffix(".png"), image)
     except Missing as missing:
         image, note = None, str(missing)
     write_text_atomic(
@@ -86,7 +86,7 @@ def compare_by_figures(path, figures, points, workdir, all_points):
     body = [f"<p>{html.escape(note)}</p>", tables.to_html(summary)]
     for part, (title, chart) in charts.items():
         image = plotting.render(chart, title)
-        path.with_suffix(f".{part}.png").write_bytes(image)
+        write_bytes_atomic(path.with_suffix(f".{part}.png"), image)
         body.append(as_figure(image, title))
     write_text_atomic(path.with_suffix(".summary.csv"), tables.to_csv(summary))
     write_text_atomic(path.with_suffix(".md"), f"{text}\n{markdown}")

@@ -13,6 +13,7 @@ from pavjax.data.label_shards import (
     iterate_shards,
     list_shards,
     read_labels,
+    remove_damaged_shards,
     write_shard,
 )
 from pavjax.data.problem_builder import build_problems, read_problems
@@ -46,6 +47,7 @@ __all__ = [
     "read_labels",
     "read_problems",
     "reasoning_gym_score",
+    "remove_damaged_shards",
     "rows_in_epochs",
     "same_problems",
     "shards_by_split",
