@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -154,9 +155,8 @@ def index_of(labels, directory, pools):
     Several processes may do so at once: each makes the same, and one is kept.
     """
     if not os.path.exists(directory):
-        partial = f"{directory}.{os.uname().nodename}.{os.getpid()}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        os.makedirs(partial)
+        parent, name = os.path.split(directory)
+        partial = tempfile.mkdtemp(dir=parent, prefix=f"{name}.partial-")
         _write_index(labels, partial, pools)
         try:
             os.rename(partial, directory)
