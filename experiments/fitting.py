@@ -30,13 +30,9 @@ def fit(
     is_logged = logged_steps(workspace, num_steps, checkpoint_every)
     keep |= {"keep_last": 2, "interval": checkpoint_every}
     with workspace.checkpointer(**keep) as checkpoints:
-        start = processes.agreed(checkpoints.latest_step())
-        if start is not None:
-            state = checkpoints.restore(start, state, metadata)
-            saved = checkpoint.load_metadata(checkpoints.directory, step=start)
-            workspace.costs.restore(saved["costs"])
-            if start < num_steps:
-                workspace.log(f"continuing after {start} of {num_steps} {unit}")
+        start, state = _resumed(workspace, checkpoints, state, metadata)
+        if start and start < num_steps:
+            workspace.log(f"continuing after {start} of {num_steps} {unit}")
         first, checked = start or 0, start or 0
         with (
             workspace.metrics(resume_step=start) as metrics,
@@ -72,6 +68,16 @@ def _is_asked(is_logged):
     """Whether the run is to end here. Several processes ask each other only where they
     wait for the devices anyhow."""
     return (is_logged or not processes.are_many()) and preemption.asked()
+
+
+def _resumed(workspace, checkpoints, state, metadata):
+    """The last step that was saved, or None, and the state then, with its costs."""
+    start = processes.agreed(checkpoints.latest_step())
+    if start is not None:
+        state = checkpoints.restore(start, state, metadata)
+        saved = checkpoint.load_metadata(checkpoints.directory, step=start)
+        workspace.costs.restore(saved["costs"])
+    return start, state
 
 
 def _validation(values):
