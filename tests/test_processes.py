@@ -228,6 +228,17 @@ def test_one_process_that_ends_ends_all_within_the_heartbeat(mode):
         first.kill()
 
 
+def test_the_first_process_that_is_killed_ends_all():
+    first, last = joined("kill_first", "unused", 2)
+    assert first.wait(timeout=120) == -signal.SIGKILL
+    began = time.monotonic()
+    said = last.communicate(timeout=120)[0]
+    assert last.returncode != 0
+    assert "the leader task was preempted/died" in said
+    assert time.monotonic() - began < HEARTBEAT, said
+    first.communicate()
+
+
 # ---------------------------------------------------------------- start scripts
 
 
