@@ -104,6 +104,12 @@ def test_a_command_starts_alone_and_leaves_no_trace_of_processes(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_no_processes_at_all_are_refused(tmp_path):
+    arguments = ["--config=configs/arithmetic.py:micro", f"--workdir={tmp_path}"]
+    with pytest.raises(StageError, match="--processes=0"):
+        run.run([*arguments, "--processes=0"])
+
+
 def test_the_processes_are_not_part_of_what_is_computed():
     plans = []
     for changes in ({}, {"num": 4, "heartbeat_seconds": 7}):
