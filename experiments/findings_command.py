@@ -1,6 +1,6 @@
 """The command of an experiment whose plan is its own and ends with a page of findings."""
 
-from experiments import cli
+from experiments import cleaning, cli
 from experiments import run as runner
 from experiments.stages import read_record
 
@@ -13,6 +13,9 @@ def run_to_page(argv, *, default, description, plan):
     """
     options = cli.parse([f"--config={default}", *argv], description=description)
     jobs = plan(options.config)
+    if options.clean:
+        cleaning.clean(jobs, options.workdir, options.dry_run)
+        return
     if options.dry_run:
         print(runner.plan_table(jobs, options.workdir))
         return

@@ -12,6 +12,7 @@ import pytest
 
 from experiments import cli, job_directory
 from experiments import run as runner
+from experiments.exit_status import ExitStatus
 from experiments.pipeline import plan
 from experiments.stages import Costs, StageError, Workspace, with_inputs
 from pavjax.runtime.atomic import StorageError
@@ -261,7 +262,7 @@ def test_expected_error_is_one_message_without_traceback(capsys):
 
     with pytest.raises(SystemExit) as caught:
         cli.guarded(main, [])
-    assert caught.value.code == cli.ExitStatus.NEEDS_THE_USER == 2
+    assert caught.value.code == ExitStatus.NEEDS_THE_USER == 2
     assert capsys.readouterr().err == "error: no such thing\n"
     with pytest.raises(StageError):
         cli.guarded(main, ["--debug"])
