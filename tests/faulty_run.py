@@ -52,7 +52,7 @@ def main(faults, argv):
     """faults: {(function, number of the call): fault}, or the job to be killed."""
     workdir = Path(next(a for a in argv if a.startswith("--workdir=")).split("=")[1])
     victim = None
-    if faults in MOMENTS:
+    if isinstance(faults, str):
         victim, faults = faults, {MOMENTS[faults]: "SIGKILL"}
     running = []
     run_job, save = run.run_job, Checkpointer.save
