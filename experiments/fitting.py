@@ -2,7 +2,7 @@
 
 import jax
 
-from pavjax.runtime import checkpoint, preemption
+from pavjax.runtime import checkpoint, preemption, processes
 from pavjax.runtime import metrics as runtime_metrics
 
 
@@ -30,7 +30,7 @@ def fit(
     is_logged = logged_steps(workspace, num_steps, checkpoint_every)
     keep |= {"keep_last": 2, "interval": checkpoint_every}
     with workspace.checkpointer(**keep) as checkpoints:
-        start = checkpoints.latest_step()
+        start = processes.agreed(checkpoints.latest_step())
         if start is not None:
             state = checkpoints.restore(start, state, metadata)
             saved = checkpoint.load_metadata(checkpoints.directory, step=start)
@@ -44,7 +44,9 @@ def fit(
         ):
             for step in range(first + 1, num_steps + 1):
                 state, values = step_fn(state, step)
-                is_asked = preemption.asked()
+                # Several processes ask each other, where they have to wait anyhow.
+                may_ask = is_logged(step) or not processes.are_many()
+                is_asked = may_ask and preemption.asked()
                 is_checkpoint = step % checkpoint_every == 0 or step == num_steps
                 if is_logged(step) or is_asked:
                     values = {k: float(v) for k, v in jax.device_get(values).items()}
@@ -63,7 +65,6 @@ def fit(
                     checkpoints.save(step, state, record, _validation(values))
                 if is_asked:
                     checkpoints.wait()
-                    workspace.log(f"saved after {step} of {num_steps} {unit}")
                     preemption.stop_if_asked()
         checkpoints.thin(keep_last=1)
     return state

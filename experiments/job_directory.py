@@ -8,9 +8,10 @@ import os
 import traceback
 from datetime import datetime
 
-from experiments.stages import JobFailed, StageError
+from experiments.stages import FailedElsewhere, Held, JobFailed, StageError
 from pavjax.checksums import DamagedFile
-from pavjax.runtime.atomic import StorageError, storage_error, write_text_atomic
+from pavjax.runtime import processes
+from pavjax.runtime.atomic import StorageError, storage_error
 from pavjax.runtime.metrics import NonFiniteLoss
 from pavjax.runtime.preemption import Preempted
 
@@ -32,9 +33,11 @@ def locked(directory):
                 raise BlockingIOError
         except (BlockingIOError, FileNotFoundError):
             file.seek(0)
-            raise StageError(
-                f"{directory} is being written by another run ({file.read().strip()}). "
-                "Wait for it, or end it, or use another --workdir"
+            holder = file.read().strip()
+            raise Held(
+                f"{directory} is being written by another run ({holder}). "
+                "Wait for it, or end it, or use another --workdir",
+                holder,
             ) from None
         file.truncate(0)
         started = datetime.now().isoformat(sep=" ", timespec="seconds")
@@ -44,16 +47,20 @@ def locked(directory):
 
 
 @contextlib.contextmanager
-def explained(job, directory):
+def explained(job, workdir):
     """Turn an error inside a job into a StageError with one clear message; the whole
     traceback goes to error.log. What the job has checkpointed stays."""
+    directory = job.directory(workdir)
     try:
         yield
-    except (StageError, Preempted):
+    except (FailedElsewhere, Preempted):
+        raise
+    except StageError as error:
+        job.note_failure(workdir, error)
         raise
     except Exception as error:
-        with contextlib.suppress(OSError):
-            write_text_atomic(directory / "error.log", traceback.format_exc())
+        if not processes.is_loss_of_another(error):
+            job.note_failure(workdir, traceback.format_exc())
         if "No space left on device" in str(error):
             # The writers of arrays report a full disk in words of their own.
             error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

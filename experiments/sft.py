@@ -20,6 +20,8 @@ from pavjax.arrays import picked_logprobs, response_mask
 from pavjax.runtime import checkpoint, sharding
 from pavjax.tasks import encoding
 
+NAMES = ("tokens", "step_ids")  # what an update reads of a demonstration
+
 
 def run(job, workspace):
     settings, section = job.settings, job.settings["sft"]
@@ -76,14 +78,9 @@ def train_policy(
         return train.init_state({"policy": params}, optimizer)
 
     loss_fn = make_loss(policy)
-    update = train.make_update(loss_fn, optimizer, accumulate=section["accumulate"])
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def update_on(state, traces, layout):
-        return update(state, batch_of(traces, layout))
-
-    names, stage = ("tokens", "step_ids"), workspace.directory.parent.name
-    put = batches.make_put(examples["train"], names, section, mesh, stage)
+    update_on = make_update(policy, section)
+    stage = workspace.directory.parent.name
+    put = batches.make_put(examples["train"], NAMES, section, mesh, stage)
     lengths, draw = examples["train"]["length"], batch_drawer(data_key)
 
     def step_fn(state, step):
@@ -100,7 +97,7 @@ def train_policy(
     sampler = drawing.make_sampler(task, policy, 4)
 
     def validate(state, step):
-        held_out = {name: examples["validation"][name] for name in names}
+        held_out = {name: examples["validation"][name] for name in NAMES}
         rewards = drawing.accuracy_of(
             *(task, state.params["policy"], sampler, problems, sample_key),
             batch_size=64,
@@ -122,6 +119,21 @@ def train_policy(
         **keep,
     )
     write_results(workspace, building.num_parameters(jax.eval_shape(policy.init, key)))
+
+
+def make_update(policy, section):
+    """Compiled: update(state, traces, layout) -> (state, metrics)."""
+    update = train.make_update(
+        make_loss(policy),
+        building.optimizer_of(section, section["num_updates"]),
+        accumulate=section["accumulate"],
+    )
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def update_on(state, traces, layout):
+        return update(state, batch_of(traces, layout))
+
+    return update_on
 
 
 def batch_of(traces, layout=None):

@@ -10,18 +10,16 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
 from multiprocessing.connection import wait
 
 import jax
 
 from experiments import cli
-from experiments.stages import JobFailed, StageError
-from pavjax.runtime import preemption
-from pavjax.runtime.atomic import StorageError
+from experiments.schedule import EXPECTED
+from experiments.stages import Held, JobFailed, StageError
+from pavjax.runtime import preemption, processes
 from pavjax.runtime.preemption import Preempted
 
-TICK_SECONDS = 0.5  # between two looks at whether this process was asked to end
 MOST_AT_ONCE = 4  # unless asked for: each job holds one to two gigabytes
 
 # Temporary arrays of a compiled step are mapped and unmapped at each call. With pages of
@@ -40,6 +38,13 @@ def num_at_once(asked):
         raise StageError(
             f"--parallel={asked}: give the number of jobs, or 0 = automatic"
         )
+    if processes.are_many():
+        if asked > 1:
+            raise StageError(
+                f"--parallel={asked}: several processes work on one job together; leave "
+                "it out, or run without --processes and --config.processes"
+            )
+        return 1
     if asked:
         return asked
     if jax.default_backend() != "cpu" or jax.device_count() > 1:
@@ -48,53 +53,32 @@ def num_at_once(asked):
     return min(len(cores), MOST_AT_ONCE)
 
 
-def run_side_by_side(jobs, workdir, run_fn, num_workers):
-    """Call `run_fn(job, label)` for all `jobs`, each after those of them that it reads.
+def run_side_by_side(schedule, workdir, run_fn, num_workers):
+    """Call `run_fn(job, label)`, which is pickled, for the jobs of a `Schedule`.
 
-    jobs: in an order in which each stands after its inputs; of several that could
-    start the first does. run_fn is pickled. After a failure no further job starts;
-    those that run are let finish, so that nothing is lost, and then the first error
-    is raised. If this process is asked to end (SIGTERM), or one of the workers, all are.
+    When it lets no further job start, those that run are let finish, so that nothing
+    is lost. If this process is asked to end (SIGTERM), or one of the workers, all are.
     """
-    waiting, unfinished = deque(enumerate(jobs, 1)), {job.hash for job in jobs}
-    workers, failure = [], None
+    workers = []
     try:
-        while True:
-            for index, job in startable(waiting, unfinished) if not failure else ():
+        while not schedule.is_over:
+            for job in schedule.startable():
                 worker = idle_worker(workers, num_workers, workdir, run_fn)
                 if worker is None:
                     break
-                waiting.remove((index, job))
-                worker.start(job, f"[{index}/{len(jobs)}] {job.name}")
+                schedule.start(job)
+                worker.start(job, schedule.label(job))
             busy = [worker for worker in workers if worker.job]
-            if not busy:
-                break
-            for worker in finished(busy):
-                job, error = worker.result()
-                unfinished.discard(job.hash)
-                if isinstance(failure, Preempted) or not failure:
-                    failure = error or failure
-                names = ", ".join(w.job.name for w in workers if w.job)
-                if error is failure and error and names:
-                    print(f"{job.name} has ended; waiting for {names}", flush=True)
-            if preemption.asked() or isinstance(failure, Preempted):
-                failure = failure or Preempted()
+            for worker in finished(busy, schedule.pause()):
+                schedule.finish(*worker.result())
+            if preemption.asked():
+                schedule.stop()
+            if schedule.is_stopped:
                 for worker in busy:
                     worker.ask_to_end()
     finally:
         for worker in workers:
             worker.process.kill()
-    if failure and (unfinished or not isinstance(failure, Preempted)):
-        raise failure
-
-
-def startable(waiting, unfinished):
-    """The jobs whose inputs are all made, in order: [(index, job)]."""
-    return [
-        (index, job)
-        for index, job in waiting
-        if unfinished.isdisjoint(up.hash for up in job.inputs.values())
-    ]
 
 
 def idle_worker(workers, num_workers, workdir, run_fn):
@@ -108,11 +92,11 @@ def idle_worker(workers, num_workers, workdir, run_fn):
     return None
 
 
-def finished(busy):
-    """Those of the busy workers that have ended their job, or themselves: after a while
-    perhaps none, so that a request to end is seen."""
-    signs = [w.connection for w in busy] + [w.process.sentinel for w in busy]
-    ready = wait(signs, timeout=TICK_SECONDS)
+def finished(busy, seconds):
+    """Those of the busy workers that have ended their job, or themselves: after so many
+    seconds perhaps none."""
+    ends = [w.connection for w in busy] + [w.process.sentinel for w in busy]
+    ready = wait(ends, seconds)
     return [w for w in busy if {w.connection, w.process.sentinel} & set(ready)]
 
 
@@ -131,7 +115,6 @@ class Worker:
 
     def start(self, job, label):
         self.job = job
-        print(f"{label}  ->  {job.directory(self.workdir)}", flush=True)
         self.connection.send((job, label))
 
     def ask_to_end(self):
@@ -149,11 +132,13 @@ class Worker:
             self.process.join()
             if self.process.exitcode == -signal.SIGTERM:  # before it could listen
                 return job, Preempted()
-            return job, JobFailed(
+            error = JobFailed(
                 f"the process of {job.name} ended with status {self.process.exitcode}; "
                 "-9 is often too little memory: --parallel=1 runs one job at a time. "
                 "What was computed is kept; the same command goes on from there"
             )
+            job.note_failure(self.workdir, error)  # it could not do so itself
+            return job, error
 
 
 def work(connection, workdir, run_fn):
@@ -167,9 +152,11 @@ def work(connection, workdir, run_fn):
             try:
                 preemption.stop_if_asked()
                 run_fn(job, label)
+            except Held as error:
+                connection.send(error)
             except (JobFailed, Preempted) as error:
                 connection.send(type(error)(str(error)))
-            except (StageError, StorageError) as error:
+            except EXPECTED as error:
                 connection.send(StageError(str(error)))
             else:
                 connection.send(None)

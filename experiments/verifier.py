@@ -19,11 +19,12 @@ import numpy as np
 from experiments import batches, building, drawing, fitting, verifier_quality
 from experiments import run as runner
 from pavjax import arrays, data, evaluate, labels, losses, packing, train
-from pavjax.runtime import checkpoint, sharding
+from pavjax.runtime import checkpoint, processes, sharding
 from pavjax.runtime.optimizer import make_partly_frozen
 
 INPUTS = ("tokens", "prompt_len", "reference_logprobs")
 NAMES = (*INPUTS, "step_ids", "successes", "attempts", "reward", "source", "branch")
+SCORED_AT_ONCE = 256  # traces
 value_loss = jax.jit(losses.prefix_value_loss)
 
 
@@ -58,7 +59,7 @@ def run(job, workspace):
         "provers": provers,
     }
     with workspace.checkpointer() as checkpoints:
-        if checkpoints.latest_step() is None:
+        if processes.agreed(checkpoints.latest_step()) is None:
             checkpoints.save(best, {"params": params}, identity)
     steps, validation_loss = fitting.history(workspace, "validation_loss")
     workspace.write_results(
@@ -109,10 +110,7 @@ def train_verifier(
     """-> (step, its parameters): of the lowest validation loss, and after further
     rounds of labels the last, for they teach what the base's own traces seldom show."""
     init_key, data_key = jax.random.split(key)
-    optimizer = make_partly_frozen(
-        building.optimizer_of(section, section["num_updates"]), ("reference",)
-    )
-
+    optimizer = optimizer_of(section)
     is_second, has_more = "init" in workspace.inputs, "hard" in records
     # The state takes the arrays of `given` over: nobody reads them after the first update.
     given = start.params
@@ -124,15 +122,7 @@ def train_verifier(
         params = given if is_second else verifier.init(key, given)
         return train.init_state(params, optimizer)
 
-    update = train.make_update(
-        make_loss(verifier), optimizer, accumulate=section["accumulate"]
-    )
-    every_token = section["labels"] == "every_token"
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def update_on(state, traces, layout):
-        return update(state, batch_of(traces, layout, every_token))
-
+    update_on = make_update(verifier, section)
     train_records, draw = make_drawer(records, section, data_key)
     name = workspace.directory.parent.name
     put = batches.make_put(train_records, NAMES, section, workspace.mesh, name)
@@ -167,6 +157,26 @@ def train_verifier(
     if not has_more:
         chosen = checkpoint.best_step(training, "validation_loss")
     return chosen, checkpoint.load_params(training, example, step=chosen)
+
+
+def optimizer_of(section):
+    """The reference of a log-ratio head stays as it is."""
+    trained = building.optimizer_of(section, section["num_updates"])
+    return make_partly_frozen(trained, ("reference",))
+
+
+def make_update(verifier, section):
+    """Compiled: update(state, traces, layout) -> (state, metrics)."""
+    update = train.make_update(
+        *(make_loss(verifier), optimizer_of(section)), accumulate=section["accumulate"]
+    )
+    every_token = section["labels"] == "every_token"
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def update_on(state, traces, layout):
+        return update(state, batch_of(traces, layout, every_token))
+
+    return update_on
 
 
 def outcomes_only(records):
@@ -246,9 +256,8 @@ def make_drawer(records, section, key):
     return every, draw
 
 
-def make_scorer(verifier, batch_size=256, inputs=INPUTS):
-    """score(params, records) -> logits [B S P] of all prefixes, batch by batch: traces of
-    like lengths together, so that short ones are read without their padding."""
+def make_forward(verifier, inputs=INPUTS):
+    """Compiled: forward(params, batch) -> logits [B S P] of all prefixes."""
 
     @jax.jit
     def forward(params, batch):
@@ -260,6 +269,14 @@ def make_scorer(verifier, batch_size=256, inputs=INPUTS):
         )
         return jnp.take_along_axis(logits, ends[..., None], axis=1)
 
+    return forward
+
+
+def make_scorer(verifier, batch_size=SCORED_AT_ONCE, inputs=INPUTS):
+    """score(params, records) -> logits [B S P] of all prefixes, batch by batch: traces of
+    like lengths together, so that short ones are read without their padding."""
+    forward = make_forward(verifier, inputs)
+
     def score(params, records):
         lengths, most = records["length"], records["tokens"].shape[1]
         read = {name: records[name] for name in (*inputs, "step_ids", "attempts")}
@@ -269,7 +286,7 @@ def make_scorer(verifier, batch_size=256, inputs=INPUTS):
             row_len = packing.rounded_len(lengths[index].max(), most)
             batch = batches.cut(rows_of(read, index), row_len)
             parts.append((forward(params, batch), real))
-        found = np.concatenate([np.asarray(part)[:real] for part, real in parts])
+        found = np.concatenate([processes.on_host(part)[:real] for part, real in parts])
         return found[np.argsort(order)]
 
     return score

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from experiments.cli import guarded
+from experiments.schedule import Schedule
 from experiments.side_by_side import run_side_by_side
 from experiments.stages import Job, StageError
 from pavjax.runtime import preemption
@@ -67,6 +68,6 @@ if __name__ == "__main__":
 
     def main(_):
         with preemption.listening():
-            run_side_by_side(jobs, workdir, run_noted, 2)
+            run_side_by_side(Schedule(jobs), workdir, run_noted, 2)
 
     guarded(main, [])

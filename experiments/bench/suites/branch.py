@@ -59,7 +59,7 @@ def case(model, name, new, trace_tokens):
             "n_mc": batch.num_completions,
             "longest prefix": longest,
             "new": new,
-            "slots": min(prefix_len.size, drawing.decode_slots()),
+            "slots": min(prefix_len.size, drawing.decode_slots(model.policy, new)),
         },
         unit="labels",
         amount=prefix_len.size,
@@ -95,7 +95,7 @@ def make_brancher(model, new, rule):
             policy=model.policy,
             max_tokens=new,
             rule=rule,
-            num_slots=drawing.decode_slots(),
+            num_slots=drawing.decode_slots(model.policy, new),
         )
 
     return brancher
@@ -121,6 +121,9 @@ def check_first_logits(model, shared, own):
 def cache_notes(model, arguments, new):
     """Bytes of caches that must be kept: each row's prefix, and a suffix per slot."""
     tokens, prefix_len, _ = arguments
-    entries = tokens.size + min(prefix_len.size, drawing.decode_slots()) * new
+    entries = (
+        tokens.size
+        + min(prefix_len.size, drawing.decode_slots(model.policy, new)) * new
+    )
     entry = evaluate.cache_entry_bytes(model.size, model.itemsize)
     return {"cache_bytes": entries * entry}

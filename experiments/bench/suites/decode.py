@@ -44,7 +44,7 @@ def case(model, num_rows):
             "rows": num_rows,
             "prompt": prompt_len,
             "new": new,
-            "slots": min(num_rows, drawing.decode_slots()),
+            "slots": min(num_rows, drawing.decode_slots(model.policy, new)),
         },
         unit="tokens",
         amount=num_rows * new,
@@ -70,7 +70,7 @@ def make_sampler(model, new, *, num_samples=1, temperature=1.0, rule=None):
             rule=rule,
             max_steps=-(-new // model.batch.step_tokens),
             sampling=decoding.Sampling(temperature=temperature),
-            num_slots=drawing.decode_slots(),
+            num_slots=drawing.decode_slots(model.policy, new),
         )
 
     return sampler
