@@ -4,7 +4,8 @@
 
 in: a config. out: one directory per stage run (see experiments/stages.py), and
 `latest.json`, which maps their names to them. What is complete is not run again; what
-is half-done goes on from its last checkpoint. `--dry_run` prints the plan.
+is half-done goes on from its last checkpoint. `--dry_run` prints the plan, `--clean`
+removes what the jobs have made.
 """
 
 import contextlib
@@ -16,7 +17,13 @@ from pathlib import Path
 
 import jax
 
-from experiments import cli, external_verifiers, many_processes, side_by_side
+from experiments import (
+    cleaning,
+    cli,
+    external_verifiers,
+    many_processes,
+    side_by_side,
+)
 from experiments.job_directory import explained, locked
 from experiments.job_tables import plan_table, summary
 from experiments.pipeline import available, plan
@@ -51,6 +58,9 @@ def run(argv, stage=None):
             raise StageError(f"this config has no job of the stage {stage!r}")
         if options.with_inputs:
             jobs = with_inputs(jobs)
+    if options.clean:
+        cleaning.clean(jobs, options.workdir, options.dry_run)
+        return
     if options.dry_run:
         print(plan_table(jobs, options.workdir))
         return
