@@ -19,6 +19,7 @@ from experiments.kept_parts import PartCosts
 from experiments.labelling import Collector
 from experiments.problems import problem_set, problem_sets
 from pavjax import data, evaluate, labels
+from pavjax.runtime import processes
 
 
 def run(job, workspace):
@@ -40,6 +41,8 @@ def run(job, workspace):
     key = building.stage_key(settings["seed"], "collect")
     directory = workspace.directory / "labels"
     collect_shards(workspace, directory, problems, collector, section, key)
+    if not processes.is_first():
+        return
     num_traces = data.finalize(str(directory))
     results = {
         "provers": settings["provers"],
@@ -78,14 +81,13 @@ def problems_of(task, settings, section):
 
 
 def collect_shards(workspace, directory, problems, collector, section, key):
-    """Write the shards that are not there yet, each in one piece."""
+    """Write the shards that are not there yet, each in one piece. Of several processes
+    all draw the traces of a shard, and take turns in writing one."""
     costs = PartCosts(workspace.costs, workspace.directory / "costs.json")
     plan = []
     for split, found in problems.items():
         num_shards = -(-len(found.ids) // section["shard_size"])
-        for error in data.remove_damaged_shards(str(directory), split, num_shards):
-            workspace.log(f"{error.path} is damaged: it is made anew")
-        present = data.list_shards(str(directory), split, num_shards)
+        present = present_shards(workspace, directory, split, num_shards)
         split_key = jax.random.fold_in(key, data.SPLITS.index(split))
         plan += [
             (split, index, num_shards, split_key, index in present)
@@ -104,11 +106,22 @@ def collect_shards(workspace, directory, problems, collector, section, key):
             records = collector.collect(
                 found.rows(rows), jax.random.fold_in(split_key, index), split
             )
-            data.write_shard(str(directory), split, index, num_shards, records)
+            if index % processes.count() == processes.index():
+                data.write_shard(str(directory), split, index, num_shards, records)
+            processes.barrier(f"{split} {index} is written")
             costs.keep(name)
             done += 1
             progress.update(done, success_rate=float(records["reward"].mean()))
             workspace.stop_if_asked()
+
+
+def present_shards(workspace, directory, split, num_shards):
+    """The indices of the shards of a split that are there; damaged ones are removed."""
+    if not processes.is_first():
+        return processes.agreed(None)
+    for error in data.remove_damaged_shards(str(directory), split, num_shards):
+        workspace.log(f"{error.path} is damaged: it is made anew")
+    return processes.agreed(data.list_shards(str(directory), split, num_shards))
 
 
 def count_drawn(records):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pavjax import decoding
-from pavjax.runtime import local_work, sharding
+from pavjax.runtime import local_work, processes, sharding
 from pavjax.tasks import encoding
 from pavjax.types import Rollouts
 
@@ -87,7 +87,7 @@ def make_brancher(task, policy, temperature=1.0):
         prefix_len = np.where(active, prefix_len, 1)
         tokens = within_bucket(tokens, prefix_len)
         found = compiled(params, key, tokens, prefix_len, active)
-        return tuple(map(np.asarray, jax.device_get(found)))
+        return tuple(map(np.asarray, processes.on_host(found)))
 
     return brancher
 
@@ -179,7 +179,7 @@ def graded_samples(task, params, sampler, problem_set, key, *, batch_size):
 
 
 def _graded(task, rows, real, drawn):
-    return rows, real, *grade(task, rows.problems, jax.device_get(drawn))
+    return rows, real, *grade(task, rows.problems, processes.on_host(drawn))
 
 
 def accuracy_of(task, params, sampler, problem_set, key, *, batch_size):
@@ -202,24 +202,30 @@ def grade_traces(task, problems, tokens, prompt_len, length):
     """Grade N traces of each of B problems: -> (reward [B N], responses).
 
     tokens [B N T], prompt_len [B N] or [B 1], length [B N]; the responses are a list of
-    B * N str, problem by problem.
+    B * N str, problem by problem. Each of several processes grades a share of them.
     """
     tokens, length = np.asarray(tokens), np.asarray(length)
-    responses = encoding.decode_responses(
-        task,
+
+    def graded(problems, *traces):
+        responses = encoding.decode_responses(task, *traces)
+        rewards = encoding.grade_batch(task, problems, responses)
+        return list(zip(rewards.tolist(), responses, strict=True))
+
+    found = processes.divided(
+        graded,
+        [problem for problem in problems for _ in range(length.shape[1])],
         tokens.reshape(-1, tokens.shape[-1]),
         np.broadcast_to(prompt_len, length.shape).ravel(),
         length.ravel(),
     )
-    repeated = [problem for problem in problems for _ in range(length.shape[1])]
-    reward = encoding.grade_batch(task, repeated, responses)
-    return reward.reshape(length.shape), responses
+    rewards, responses = zip(*found, strict=True)
+    return np.array(rewards, np.float32).reshape(length.shape), list(responses)
 
 
 def flatten(rollouts: Rollouts):
     """[B N ...] -> [B * N ...], on the host."""
     return jax.tree.map(
-        lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), jax.device_get(rollouts)
+        lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), processes.on_host(rollouts)
     )
 
 

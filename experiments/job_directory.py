@@ -10,6 +10,7 @@ from datetime import datetime
 
 from experiments.stages import FailedElsewhere, Held, JobFailed, StageError
 from pavjax.checksums import DamagedFile
+from pavjax.runtime import processes
 from pavjax.runtime.atomic import StorageError, storage_error
 from pavjax.runtime.metrics import NonFiniteLoss
 from pavjax.runtime.preemption import Preempted
@@ -58,7 +59,8 @@ def explained(job, workdir):
         job.note_failure(workdir, error)
         raise
     except Exception as error:
-        job.note_failure(workdir, traceback.format_exc())
+        if not processes.is_loss_of_another(error):
+            job.note_failure(workdir, traceback.format_exc())
         if "No space left on device" in str(error):
             # The writers of arrays report a full disk in words of their own.
             error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

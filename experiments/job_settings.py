@@ -30,6 +30,15 @@ def make_job(stage, name, settings, inputs):
     return Job(stage, name, plain(settings), inputs, VERSIONS[stage])
 
 
+def whole(config):
+    """The whole config but for who computes it: no two processes have it alike."""
+    return {
+        name: section
+        for name, section in config.to_dict().items()
+        if name != "processes"
+    }
+
+
 def plain(value):
     """Tuples as lists: settings are what reading job.json gives back."""
     if isinstance(value, dict):

@@ -5,6 +5,7 @@ import numpy as np
 
 from experiments.stages import StageError, read_record
 from pavjax import checksums
+from pavjax.runtime import processes
 from pavjax.runtime.atomic import open_atomic, write_json_atomic
 
 
@@ -25,8 +26,9 @@ class PartCosts:
         now = self.costs.counters()
         self.by_part[name] = {key: now[key] - self.before[key] for key in now}
         self.before = now
-        record = self.costs.to_dict() | {"parts": self.by_part}
-        write_json_atomic(self.path, record)
+        if processes.is_first():
+            record = self.costs.to_dict() | {"parts": self.by_part}
+            write_json_atomic(self.path, record)
 
     def forget(self, name):
         """Take back what a part has cost that will be made again."""
@@ -47,23 +49,33 @@ class KeptParts:
     def find(self, name):
         """The arrays of a part; None if it has yet to be computed, or again."""
         path = self.directory / f"{name}.npz"
-        if not path.exists():
-            self.part_costs.forget(name)
-            return None
-        try:
-            checksums.check_file(path)
-        except checksums.DamagedFile as error:
-            self.workspace.log(f"{error}: it is computed anew")
-            self.part_costs.forget(name)
-            return None
-        return dict(np.load(path))
+        problem = processes.agreed(problem_with(path))
+        if problem is None:
+            return dict(np.load(path))
+        if problem:
+            self.workspace.log(f"{problem}: it is computed anew")
+        self.part_costs.forget(name)
+        return None
 
     def keep(self, name, found):
         """Write a part in one piece, and the costs so far: -> the part."""
-        save_arrays(self.directory / f"{name}.npz", found)
+        if processes.is_first():
+            save_arrays(self.directory / f"{name}.npz", found)
         self.part_costs.keep(name)
         self.workspace.stop_if_asked()
         return found
+
+
+def problem_with(path):
+    """What is wrong with a file that `save_arrays` wrote: None if nothing is, "" if it
+    is not there."""
+    if not path.exists():
+        return ""
+    try:
+        checksums.check_file(path)
+    except checksums.DamagedFile as error:
+        return str(error)
+    return None
 
 
 def save_arrays(path, arrays):

@@ -12,10 +12,13 @@ place. See experiments/reporting/.
 from experiments import run as runner
 from experiments.reporting import goals, page, summary
 from experiments.reporting.results import load
+from pavjax.runtime import processes
 from pavjax.runtime.atomic import write_bytes_atomic
 
 
 def run(job, workspace):
+    if not processes.is_first():
+        return  # nothing here is worth dividing
     results = load(job, workspace.inputs)
     task = results.config["task"]["name"]
     with workspace.progress(page.NUM_FIGURES, unit="figures") as progress:

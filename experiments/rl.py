@@ -25,7 +25,7 @@ from experiments.rl_metrics import Stopwatch, make_value_error, trace_metrics
 from experiments.rl_results import gate_of, write_results
 from experiments.sft import batch_drawer
 from pavjax import evaluate, packing, rl, train
-from pavjax.runtime import sharding
+from pavjax.runtime import processes, sharding
 from pavjax.runtime.optimizer import make_partitioned
 
 
@@ -156,7 +156,7 @@ def make_step(workspace, task, start, judge, problems, section, keys):
             return read(start.params, verifier_params, rollouts, watch)
 
         def grade_fn(rows, rollouts):
-            drawn = jax.device_get(rollouts.replace(logprobs=None))
+            drawn = processes.on_host(rollouts.replace(logprobs=None))
             watch.lap("sample")
             graded, responses = drawing.grade(task, rows.problems, drawn)
             watch.lap("grade")
@@ -167,7 +167,8 @@ def make_step(workspace, task, start, judge, problems, section, keys):
             initial_hidden, values = found
             batch = credit(values, rollouts) | {"initial_hidden": initial_hidden}
             if section["packing"]:
-                lengths, most = np.ravel(rollouts.length), rollouts.tokens.shape[-1]
+                lengths = np.ravel(processes.on_host(rollouts.length))
+                most = rollouts.tokens.shape[-1]
                 row_len = packing.rounded_len(lengths.max(), most)
                 batch = packed(
                     batch, batches.put_layout(lengths, row_len, section, mesh)
@@ -211,7 +212,7 @@ def make_reader(policy, judge, rule, num_prefixes):
     def read(initial_params, verifier_params, rollouts, watch):
         hidden, values = on_devices(initial_params, verifier_params, rollouts)
         if rule.alpha and judge.verifier is None:
-            traces = jax.device_get(rl.flat(rollouts))
+            traces = processes.on_host(rl.flat(rollouts))
             watch.lap("sample")
             values = judge.trace_values(*traces)
             watch.lap("score")

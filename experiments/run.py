@@ -7,6 +7,7 @@ in: a config. out: one directory per stage run (see experiments/stages.py), and
 is half-done goes on from its last checkpoint. `--dry_run` prints the plan.
 """
 
+import contextlib
 import functools
 import importlib
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import jax
 
-from experiments import cli, external_verifiers, side_by_side
+from experiments import cli, external_verifiers, many_processes, side_by_side
 from experiments.job_directory import explained, locked
 from experiments.job_tables import plan_table, summary
 from experiments.pipeline import available, plan
@@ -27,7 +28,7 @@ from experiments.stages import (
     read_record,
     with_inputs,
 )
-from pavjax.runtime import hardware, preemption, sharding
+from pavjax.runtime import hardware, preemption, processes, sharding
 from pavjax.runtime.atomic import write_json_atomic
 from pavjax.runtime.progress import clock
 
@@ -53,14 +54,15 @@ def run(argv, stage=None):
     if options.dry_run:
         print(plan_table(jobs, options.workdir))
         return
-    cli.prepare(options.workdir)
+    many_processes.begin(options, jobs)
     check_inputs(jobs, options)
     check_batches(jobs, options.config.mesh)
     check_problems(jobs, options.workdir)
     execution = execution_of(options.config)
     run_jobs(jobs, options.workdir, execution, options.parallel)
-    write_latest(jobs, options.workdir)
-    print(summary(jobs, options.workdir))
+    if processes.is_first():
+        write_latest(jobs, options.workdir)
+        print(summary(jobs, options.workdir))
 
 
 def check_batches(jobs, mesh):
@@ -115,7 +117,8 @@ def scheduled(jobs, workdir, execution, parallel=1, is_shared=False):
     """`run_jobs`, for processes that share the jobs if `is_shared` (see `Schedule`):
     -> [(job, error)] of those that failed, here or in another process."""
     num_at_once = side_by_side.num_at_once(parallel)
-    todo = [job for job in jobs if not job.is_done(workdir)]
+    is_done = processes.agreed([job.is_done(workdir) for job in jobs])
+    todo = [job for job, done in zip(jobs, is_done, strict=True) if not done]
     if not todo:
         print(f"nothing to do: all {len(jobs)} stage runs are complete")
     elif len(todo) < len(jobs):
@@ -143,21 +146,26 @@ def run_beside(job, label, workdir, execution, stamps):
 
 
 def run_job(job, workdir, execution, label="", is_alone=True, stamps=()):
-    """Run one job to its end, alone in its directory, and close it with DONE.json.
+    """Run one job to its end, alone in its directory, and close it with DONE.json. Of
+    several processes all compute; the first holds the directory and writes.
 
     stamps: {hash: `failure_stamp`} of jobs whose later failure, in another process, is
     taken for theirs instead of being repeated.
     """
     directory = job.directory(workdir)
     module = importlib.import_module(f"experiments.{job.stage}")
-    with locked(directory), explained(job, workdir):
-        if job.is_done(workdir):  # by another process, while this one waited its turn
+    is_first = processes.is_first()
+    lock = locked(directory) if is_first else contextlib.nullcontext()
+    with lock, explained(job, workdir):
+        # Perhaps by another run, while this one waited its turn.
+        if processes.agreed(job.is_done(workdir)):
             return
         check_failed_before(job, workdir, stamps)
         print(f"{label or job.name}  ->  {directory}", flush=True)
-        record = job.describe() | {"commit": hardware.git_commit()}
-        write_json_atomic(directory / "job.json", record)
-        (directory / "error.log").unlink(missing_ok=True)
+        if is_first:
+            record = job.describe() | {"commit": hardware.git_commit()}
+            write_json_atomic(directory / "job.json", record)
+            (directory / "error.log").unlink(missing_ok=True)
         hardware.reset_peak_memory()
         workspace = Workspace(
             directory=directory,
@@ -168,9 +176,11 @@ def run_job(job, workdir, execution, label="", is_alone=True, stamps=()):
         )
         with jax.set_mesh(workspace.mesh):
             module.run(job, workspace)
-        if not (directory / "results.json").exists():
-            raise RuntimeError(f"stage {job.stage!r} ended without write_results")
-        write_json_atomic(directory / "DONE.json", closing_record(workspace.costs))
+        if is_first:
+            if not (directory / "results.json").exists():
+                raise RuntimeError(f"stage {job.stage!r} ended without write_results")
+            write_json_atomic(directory / "DONE.json", closing_record(workspace.costs))
+        processes.barrier(f"{job.name} is done")
     print(f"{label}: done in {clock(workspace.costs.to_dict()['seconds'])}", flush=True)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from experiments import drawing
 from pavjax import evaluate, guided_decoding, pav, provers
 from pavjax.decoding import Sampling
+from pavjax.runtime import processes
 from pavjax.tasks import encoding
 from pavjax.types import Rollouts
 
@@ -83,9 +84,13 @@ class Searcher:
     def _scores(self, flat):
         """V of every prefix of traces [R ...]: [R S P], and the ORM's of the whole."""
         return {
-            "values": np.asarray(self.values["PAV"](self.judge.params, flat)),
-            "orm": np.asarray(self.values["ORM"](self.orm.params, flat))[:, -1, 0],
+            "values": processes.on_host(self.values["PAV"](self.judge.params, flat)),
+            "orm": self._orm_of(flat),
         }
+
+    def _orm_of(self, flat):
+        """The ORM's value of whole traces [R ...]: [R]."""
+        return processes.on_host(self.values["ORM"](self.orm.params, flat))[:, -1, 0]
 
     def _spent(self, tokens, prompt_len):
         """What of the cost of scoring problems [B] has to be kept: {name: [B]}. Of
@@ -93,7 +98,7 @@ class Searcher:
         return {}
 
     @functools.cached_property
-    def _search(self):
+    def compiled_search(self):
         limits = drawing.step_limits(self.task)
 
         @functools.partial(jax.jit, static_argnames="width")
@@ -166,8 +171,7 @@ class Searcher:
             logprobs=None,  # the ORM's reference has to read the traces itself
             reward=None,
         )
-        flat = drawing.flatten(traces)
-        values = np.asarray(self.values["ORM"](self.orm.params, flat))[:, -1, 0]
+        values = self._orm_of(drawing.flatten(traces))
         last = np.take_along_axis(tokens, length[..., None] - 1, axis=-1)[..., 0]
         ended = self.task.tokenizer.step_rule.ends_trace[last]
         return np.where(ended, values.reshape(shape), -1)
@@ -193,12 +197,12 @@ class Searcher:
         for index, real in drawing.batches(len(problems.ids), size):
             rows = problems.rows(index)
             batch_key = jax.random.fold_in(key, index[0])
-            found = self._search(
+            found = self.compiled_search(
                 *(self.base.params, self.judge.params, batch_key),
                 *(rows.tokens, rows.prompt_len, rule),
                 width=width,
             )
-            tokens, length, values, written = jax.device_get(found)
+            tokens, length, values, written = processes.on_host(found)
             tokens, length = tokens[..., :longest], np.minimum(length, longest)
             yield rows, real, (tokens, length, values, written)
 
@@ -213,7 +217,8 @@ class Searcher:
                 logits, step_ids, prompt_len, num_prefixes=self.num_prefixes
             )
 
-        return np.asarray(values(self.judge.params, tokens, prompt_len, step_ids))
+        found = values(self.judge.params, tokens, prompt_len, step_ids)
+        return processes.on_host(found)
 
     def sample_flops(self, pool):
         """`SampleFlops`: means over the pool."""

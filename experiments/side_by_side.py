@@ -17,7 +17,7 @@ import jax
 from experiments import cli
 from experiments.schedule import EXPECTED
 from experiments.stages import Held, JobFailed, StageError
-from pavjax.runtime import preemption
+from pavjax.runtime import preemption, processes
 from pavjax.runtime.preemption import Preempted
 
 MOST_AT_ONCE = 4  # unless asked for: each job holds one to two gigabytes
@@ -38,6 +38,13 @@ def num_at_once(asked):
         raise StageError(
             f"--parallel={asked}: give the number of jobs, or 0 = automatic"
         )
+    if processes.are_many():
+        if asked > 1:
+            raise StageError(
+                f"--parallel={asked}: several processes work on one job together; leave "
+                "it out, or run without --processes and --config.processes"
+            )
+        return 1
     if asked:
         return asked
     if jax.default_backend() != "cpu" or jax.device_count() > 1:

@@ -15,16 +15,17 @@ lies downstream of them, and of nothing else; a sweep finds shared upstream jobs
 
 import contextlib
 import hashlib
+import io
 import json
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from pavjax.runtime import preemption, sharding
+from pavjax.runtime import preemption, processes, sharding
 from pavjax.runtime.atomic import write_json_atomic, write_text_atomic
 from pavjax.runtime.checkpoint import Checkpointer
-from pavjax.runtime.metrics import MetricsWriter
+from pavjax.runtime.metrics import MetricsWriter, NoMetrics
 from pavjax.runtime.progress import make_progress
 
 
@@ -206,14 +207,18 @@ class Workspace:
     def write_results(self, results):
         """Write results.json: plain JSON, finite numbers, no wall-clock times (they
         belong to the costs), so that a resumed run ends with the same bytes."""
-        write_json_atomic(self.directory / "results.json", results)
+        if processes.is_first():
+            write_json_atomic(self.directory / "results.json", results)
 
     def checkpointer(self, name="checkpoints", **options):
         """A `Checkpointer` in this job's directory; use it as a context manager."""
         return Checkpointer(self.directory / name, **options)
 
     def metrics(self, resume_step=None, name="metrics"):
-        """A `MetricsWriter` in this job's directory; use it as a context manager."""
+        """A `MetricsWriter` in this job's directory; use it as a context manager. Of
+        several processes only the first has one that writes."""
+        if not processes.is_first():
+            return NoMetrics()
         logging = self.execution["logging"]
         return MetricsWriter(
             self.directory,
@@ -230,7 +235,14 @@ class Workspace:
     def progress(self, total, *, start=0, unit="updates", label=""):
         """A progress display; use it as a context manager, call `update(done, x=..)`."""
         label = f"{self.label} {label}".strip()
-        return make_progress(label, total, start=start, unit=unit, moving=self.is_alone)
+        stream = None if processes.is_first() else io.StringIO()  # which nobody reads
+        return make_progress(
+            *(label, total),
+            start=start,
+            unit=unit,
+            stream=stream,
+            moving=self.is_alone,
+        )
 
     def log(self, message):
         """A line for the person who watches."""

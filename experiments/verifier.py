@@ -20,7 +20,7 @@ from experiments import batches, building, drawing, fitting, verifier_quality
 from experiments import run as runner
 from experiments.verifier_labels import TrainingLabels, held_out, seeds_of
 from pavjax import arrays, evaluate, labels, losses, packing, train
-from pavjax.runtime import checkpoint, sharding
+from pavjax.runtime import checkpoint, processes, sharding
 from pavjax.runtime.optimizer import make_partly_frozen
 
 INPUTS = ("tokens", "prompt_len", "reference_logprobs")
@@ -62,7 +62,7 @@ def run(job, workspace):
         "provers": provers,
     }
     with workspace.checkpointer() as checkpoints:
-        if checkpoints.latest_step() is None:
+        if processes.agreed(checkpoints.latest_step()) is None:
             checkpoints.save(best, {"params": params}, identity)
     steps, validation_loss = fitting.history(workspace, "validation_loss")
     workspace.write_results(
@@ -215,7 +215,7 @@ def make_scorer(verifier, batch_size=SCORED_AT_ONCE, inputs=INPUTS):
             row_len = packing.rounded_len(lengths[index].max(), most)
             batch = batches.cut(rows_of(read, index), row_len)
             parts.append((forward(params, batch), real))
-        found = np.concatenate([np.asarray(part)[:real] for part, real in parts])
+        found = np.concatenate([processes.on_host(part)[:real] for part, real in parts])
         return found[np.argsort(order)]
 
     return score

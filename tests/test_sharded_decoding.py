@@ -8,9 +8,11 @@ import pytest
 from tiny_models import KEY, RULE, jit, random_params, random_prompts, tiny_config
 
 from experiments import building, drawing
+from experiments.plan.collectives import collectives_of, summary
 from pavjax import decoding
 from pavjax.nets import make_policy
 from pavjax.runtime import local_work, sharding
+from pavjax.steps import one_token_rule
 
 TOKENS, PROMPT_LEN = random_prompts(1, [4, 2, 5, 3, 1, 4, 2, 3])
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}  # sums in another order: see test_decoding
@@ -22,9 +24,9 @@ MESHES = {
 }
 
 
-def policy_of(attention="xla"):
+def policy_of(**changes):
     return make_policy(
-        tiny_config(attention=attention),
+        tiny_config(**changes),
         split_batch=building.split_batch,
         split_logits=building.split_logits,
         gather_features=building.gather_features,
@@ -71,7 +73,7 @@ def test_what_is_drawn_does_not_depend_on_the_number_of_devices(name):
     with jax.set_mesh(mesh):
         assert local_work.num_row_parts(8) == 4 // sizes.get("tensor", 1)
         assert local_work.num_row_parts(7) == 1  # does not divide
-    found = drawn(mesh, policy_of(attention))
+    found = drawn(mesh, policy_of(attention=attention))
     assert len(found.tokens.sharding.device_set) == 4
     check_same(found, on_one_device())
     lengths = np.asarray(found.length) - PROMPT_LEN[:, None]
@@ -86,8 +88,33 @@ def test_rows_that_do_not_divide_are_drawn_by_all_devices_together():
 
 
 def test_weights_are_gathered_once_and_not_in_every_step():
-    """The layout of decoding holds whole matrices along `fsdp`: a step sends no weights
-    around, only what heads and features of a group have to add up."""
+    """The compiled program of four groups of two: all bytes of the weights that a device
+    lacks are gathered before the loop, and in a step of it nothing as large as the
+    smallest of the matrices."""
+    mesh = sharding.make_mesh(fsdp=4, tensor=2)
+    policy = policy_of(width=64, mlp_width=128, vocab_size=64)
+    params = sharding.abstract_sharded(policy.init, KEY, mesh=mesh)
+    rule = one_token_rule(64, 1, (0,))
+
+    @jit
+    def sampler(params, tokens, prompt_len):
+        options = {"num_samples": 1, "max_tokens": 6, "max_steps": 3, "rule": rule}
+        given = (decoding.sample, params, KEY, tokens, prompt_len)
+        return drawing.by_rows(*given, policy=policy, **options)
+
+    with jax.set_mesh(mesh):
+        text = sampler.lower(params, TOKENS, PROMPT_LEN).compile().as_text()
+    found = collectives_of(text)
+    matrices = [leaf.size for leaf in jax.tree.leaves(params) if leaf.ndim > 2]
+    matrices += [params[name].size for name in ("embed", "unembed")]
+    gathered = summary(found)["all-gather"]["bytes"]
+    assert gathered >= sum(matrices) * 4 / 2  # of a group's half, all that there is
+    in_a_step = [each.bytes for each in found if each.in_loop]
+    half_of_a_layer = min(matrices) / 2 * 4 / 2  # bytes; there are two layers
+    assert 0 < max(in_a_step) < half_of_a_layer
+
+
+def test_the_layout_of_decoding_is_whole_along_fsdp():
     mesh = sharding.make_mesh(fsdp=4, tensor=2)
     config = tiny_config(vocab_size=8)
     policy = make_policy(config, split_batch=building.split_batch)
@@ -103,3 +130,20 @@ def test_weights_are_gathered_once_and_not_in_every_step():
         layout = functools.reduce(lambda tree, key: tree[key.key], path, layouts)
         parts = leaf.size // np.prod(layout.shard_shape(leaf.shape))
         assert parts == (1 if path[-1].key == "scale" else 2), path
+
+
+def test_tokens_of_a_large_vocabulary_are_drawn_where_their_logits_are():
+    """Four devices hold a quarter of 8 x 32,768 logits each: what they send is sums of
+    blocks and the chosen block, some 8 x 512 numbers at a time, and the tokens are those
+    of one device."""
+    logits = 3 * jax.random.normal(jax.random.key(3), (8, 2**15))
+    draw = jax.jit(lambda x: decoding.draw_tokens(KEY, x, decoding.ANCESTRAL))
+    expected = draw(logits)
+    mesh = sharding.make_mesh(tensor=4, devices=jax.devices()[:4])
+    split = jax.NamedSharding(mesh, jax.P(None, "tensor"))
+    shared = jax.device_put(logits, split)
+    text = draw.lower(shared).compile().as_text()
+    assert 0 < max(each.bytes for each in collectives_of(text)) <= 8 * 1024 * 4
+    tokens, logprobs = draw(shared)
+    np.testing.assert_array_equal(tokens, expected[0])
+    np.testing.assert_allclose(logprobs, expected[1], **CLOSE)

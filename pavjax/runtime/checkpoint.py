@@ -11,9 +11,9 @@ from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
 from pavjax import checksums
+from pavjax.runtime import processes
 from pavjax.runtime.damage import check_undamaged, damaged, remove_damaged
 
 PARTS = ("state", "metadata")  # folders of a step
@@ -44,7 +44,9 @@ class Checkpointer:
         self.interval = interval
         self.best, self.best_mode = best, best_mode
         self.saving = None  # the step that is on its way to the disk
-        on_one_process(remove_damaged, self.directory, saved_steps(self.directory))
+        if processes.is_first():
+            remove_damaged(self.directory, saved_steps(self.directory))
+        processes.barrier(f"{self.directory} is looked through")
         self.values = metric_by_step(self.directory, best) if best else {}
         self.manager = ocp.CheckpointManager(
             self.directory,
@@ -122,15 +124,16 @@ class Checkpointer:
         example: a state, or its `jax.eval_shape` with shardings. `metadata` is what
         the run would save now; it is only quoted if the arrays do not fit.
         """
-        self.manager.wait_until_finished()
+        self.wait()
         return load(self.directory, example, step=step, metadata=metadata)
 
     def wait(self):
-        """Block until the last save is on disk."""
+        """Block until the last save is on disk, for all processes to read."""
         self.manager.wait_until_finished()
+        processes.barrier(f"checkpoints of {self.directory}")
 
     def close(self):
-        self.manager.wait_until_finished()
+        self.wait()
         self.manager.close()
 
     def __enter__(self):
@@ -151,7 +154,7 @@ def load(directory, example, *, step=None, metadata=None, whole=None):
 
     whole: the path of which all arrays must be asked for, as in "params/policy"; None:
     all of each top entry of `example`.
-    Leaves of `example` without a sharding are put on the first device. Raises
+    Leaves of `example` without a sharding are put on this process's first device. Raises
     ValueError, naming the first array that differs and both configs, if the checkpoint
     is of another model, before any array is read.
     """
@@ -264,13 +267,5 @@ def abstract_array(leaf):
     """Shape, dtype and sharding of a leaf; the first device where it has none."""
     sharding = getattr(leaf, "sharding", None)
     if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def on_one_process(function, *arguments):
-    """Call a function on the first process alone; the others wait for it."""
-    if jax.process_index() == 0:
-        function(*arguments)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(function.__name__)

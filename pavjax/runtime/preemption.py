@@ -9,6 +9,8 @@ import os
 import signal
 import threading
 
+from pavjax.runtime import processes
+
 NOTICE = b"\nSIGTERM: ending as soon as all that is computed is kept\n"
 _request = {"asked": False}  # a handler of signals has nobody to hand it to
 
@@ -25,8 +27,9 @@ class Preempted(Exception):
 
 
 def asked():
-    """Whether this process was asked to end."""
-    return _request["asked"]
+    """Whether this process was asked to end, or another one of the same run: all of
+    them have to ask together."""
+    return any(processes.gathered(_request["asked"]))
 
 
 def stop_if_asked():

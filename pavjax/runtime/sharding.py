@@ -14,6 +14,7 @@ import re
 from math import prod
 
 import jax
+import numpy as np
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -195,9 +196,23 @@ def put_batch(batch, mesh, name="batch_size"):
                 f"set {name} to a multiple of {parts}"
             )
     whole, split = replicated(mesh), batch_sharding(mesh)
-    return jax.device_put(
-        batch, jax.tree.map(lambda leaf: split if leaf.ndim else whole, batch)
-    )
+    return put(batch, jax.tree.map(lambda leaf: split if leaf.ndim else whole, batch))
+
+
+def put(tree, shardings):
+    """`jax.device_put`, also onto devices of several processes: all of them hold the
+    same host arrays, and each gives its own devices what is theirs."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, shardings)
+
+    def put_leaf(leaf, sharding):
+        if isinstance(leaf, jax.Array):
+            return jax.device_put(leaf, sharding)
+        return jax.make_array_from_callback(
+            np.shape(leaf), sharding, lambda index: np.asarray(leaf)[index]
+        )
+
+    return jax.tree.map(put_leaf, tree, shardings)
 
 
 def is_inside(mesh):
