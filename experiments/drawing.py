@@ -18,6 +18,7 @@ def step_limits(task):
         max_steps=task.max_steps,
         max_step_len=task.max_step_len,
         rule=task.tokenizer.step_rule,
+        max_response_len=task.max_response_len,
     )
 
 
@@ -25,9 +26,8 @@ def decode_slots():
     """How many traces are written at once, the others wait in the queue. What is drawn
     does not depend on it. A processor is fastest while the caches of all slots stay
     close to it; an accelerator reads its weights once for all slots."""
-    if jax.default_backend() == "cpu":
-        return 64
-    return 512 * jax.device_count()
+    of_a_device = 64 if jax.default_backend() == "cpu" else 512
+    return of_a_device * max(1, jax.sharding.get_abstract_mesh().size)
 
 
 def make_sampler(task, policy, num_samples, temperature=1.0):

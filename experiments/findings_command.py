@@ -18,6 +18,7 @@ def run_to_page(argv, *, default, description, plan):
         return
     cli.prepare(options.workdir)
     execution = runner.execution_of(options.config)
+    runner.use_cores(jobs, execution)
     runner.run_jobs(jobs, options.workdir, execution, options.parallel)
     runner.write_latest(jobs, options.workdir)
     page = jobs[-1].directory(options.workdir)

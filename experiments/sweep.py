@@ -33,7 +33,7 @@ from pathlib import Path
 from experiments import cli
 from experiments.pipeline import plan
 from experiments.reporting.comparison import check_figures, compare, value_name
-from experiments.run import execution_of, plan_table, run_jobs
+from experiments.run import execution_of, plan_table, run_jobs, use_cores
 from experiments.stages import StageError, with_inputs
 
 
@@ -56,6 +56,7 @@ def run(argv):
         return
     cli.prepare(options.workdir)
     execution = execution_of(load_config(sweep, overrides))
+    use_cores(jobs, execution)
     run_jobs(jobs, options.workdir, execution, options.parallel)
     print(compare(points, options.workdir, options.sweep.stem, figures))
 

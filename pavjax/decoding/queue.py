@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from pavjax.arrays import last_axis_index
-from pavjax.decoding.sampling import draw_tokens
+from pavjax.decoding.sampling import draw_tokens, item_keys
 from pavjax.decoding.streams import merged
 from pavjax.types import Cache, Chunk
 
@@ -117,10 +117,9 @@ def complete(
     """
     num_rows, num_branches = prefix_len.shape
     row_ids = jnp.arange(num_rows) if row_ids is None else row_ids
-    names = row_ids[:, None] * num_branches + last_axis_index(num_branches, 2)
-    fold_all = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (None, 0))
+    keys = item_keys(key, row_ids, num_branches)
     given = (jnp.asarray(x, jnp.int32) for x in (tokens, prefix_len, budget))
-    work = _plan(params, fold_all(key, names), *given, policy)
+    work = _plan(params, keys, *given, policy)
     step = _stepper(
         policy.prepare(params), work, policy, lanes, max_tokens, rule, sampling
     )

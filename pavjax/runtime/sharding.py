@@ -9,6 +9,7 @@ import re
 from math import prod
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -192,11 +193,11 @@ def split_attention(kernel):
 
 def num_row_parts(num_rows):
     """How many devices of the mesh can each work on rows of their own: those of `data`,
-    where each holds all parameters and the rows divide; else 1."""
+    where each holds all parameters and there are rows to divide; else 1."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or _is_inside(mesh) or mesh.size != mesh.shape["data"]:
         return 1
-    return 1 if num_rows % mesh.size else mesh.size
+    return 1 if num_rows == 1 else mesh.size
 
 
 def by_rows(fn):
@@ -204,15 +205,24 @@ def by_rows(fn):
     waits for another's, as it would in one program for all (1.5x on two CPU devices).
 
     replicated, rows: pytrees; the leaves of `rows` and of the result begin with the
-    axis of rows. Plain `fn` where `num_row_parts` is 1.
+    axis of rows, each of which is worked on by itself: where they do not divide, the
+    last one is worked on several times. Plain `fn` where `num_row_parts` is 1.
     """
 
     def split(replicated, rows):
-        if num_row_parts(jax.tree.leaves(rows)[0].shape[0]) == 1:
+        num_rows = jax.tree.leaves(rows)[0].shape[0]
+        num_parts = num_row_parts(num_rows)
+        if num_parts == 1:
             return fn(replicated, rows)
+        if num_missing := -num_rows % num_parts:
+            index = np.minimum(np.arange(num_rows + num_missing), num_rows - 1)
+            rows = jax.tree.map(lambda x: x[index], rows)
         specs = (P(), P("data"))
         run = jax.shard_map(fn, in_specs=specs, out_specs=P("data"), check_vma=False)
-        return run(replicated, rows)
+        found = run(replicated, rows)
+        if num_missing:
+            found = jax.tree.map(lambda x: x[:num_rows], found)
+        return found
 
     return split
 

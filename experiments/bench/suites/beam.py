@@ -8,12 +8,14 @@ value head, one with the log-ratio that small models use.
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench.lines import Case, Rival, UnequalError
 from experiments.bench.suites import decode, inputs
 from pavjax import decoding, evaluate, guided_decoding, provers
 from pavjax.nets import make_verifier
+from pavjax.runtime import sharding
 
 NUM_PROVERS = 2
 
@@ -90,10 +92,11 @@ def make_search(model, head):
         base=0, prover=provers.Prover.of(1, NUM_PROVERS), alpha=0.5
     )
 
-    @jax.jit
-    def search(policy_params, verifier_params, key, tokens, prompt_len):
+    def part(shared, rows):
+        row_ids, *rows = rows
         beams, values, written = guided_decoding.guided_search(
-            *(policy_params, verifier_params, key, tokens, prompt_len),
+            *(*shared, *rows),
+            row_ids=row_ids,
             policy=model.policy,
             verifier=verifier,
             score_rule=rule,
@@ -102,6 +105,11 @@ def make_search(model, head):
             limits=limits,
         )
         return beams.tokens, beams.length, values, written
+
+    @jax.jit
+    def search(policy_params, verifier_params, key, tokens, prompt_len):
+        rows = (jnp.arange(len(tokens)), tokens, prompt_len)
+        return sharding.by_rows(part)((policy_params, verifier_params, key), rows)
 
     return search, params
 

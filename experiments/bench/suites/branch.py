@@ -82,7 +82,7 @@ def case(model, name, new, trace_tokens):
 def put(tokens, prefix_len):
     """What `brancher` takes: tokens [G T], prefix_len, active [G M]."""
     active = np.ones(prefix_len.shape, bool)
-    return jax.device_put((np.asarray(tokens), prefix_len.astype(np.int32), active))
+    return inputs.put((np.asarray(tokens), prefix_len.astype(np.int32), active))
 
 
 def make_brancher(model, new, rule):
@@ -90,12 +90,11 @@ def make_brancher(model, new, rule):
 
     @jax.jit
     def brancher(params, key, tokens, prefix_len, active):
-        return decoding.branch(
-            *(params, key, tokens, prefix_len, active),
+        return drawing.by_rows(
+            *(decoding.branch, params, key, tokens, prefix_len, active),
             policy=model.policy,
             max_tokens=new,
             rule=rule,
-            num_slots=drawing.decode_slots(),
         )
 
     return brancher
