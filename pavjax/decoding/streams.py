@@ -6,6 +6,7 @@ it. So a branch never carries more than its newest step, and all branches of a p
 read the rest from one cache.
 """
 
+from math import prod
 from typing import NamedTuple
 
 import chex
@@ -118,7 +119,7 @@ def write_step(
 
 def merged(suffix):
     """[G M ...] -> [(G M) ...], as a loop carries a suffix: see `Policy.extend`."""
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), suffix)
+    return jax.tree.map(lambda x: x.reshape(prod(x.shape[:2]), *x.shape[2:]), suffix)
 
 
 def append(tokens, length, new, num_new):

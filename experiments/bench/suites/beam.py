@@ -71,7 +71,19 @@ def case(model, head, sampler, new):
         work=lambda _: search_work(model, head),
         rows=batch.problems * rows,
         itemsize=model.itemsize,
-        rivals=(Rival("plain decoding", call=plain, check=check),),
+        rivals=(
+            Rival(
+                "plain decoding",
+                call=plain,
+                check=check,
+                work=lambda: evaluate.generate_work(
+                    model.size,
+                    np.full((batch.problems, rows), batch.prompt_len),
+                    np.full((batch.problems, rows), new),
+                    itemsize=model.itemsize,
+                ),
+            ),
+        ),
     )
 
 
