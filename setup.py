@@ -47,5 +47,8 @@ setup(
         "wandb": ["wandb"],
         "cuda": ["jax[cuda13]; python_version >= '3.12'"],
         "tpu": ["jax[tpu]"],
+        # The compiler for TPUs, to plan a run without one: of jax's own choice, for each
+        # release goes with one of libtpu (0.10.2 with 0.0.42, 0.12.0 with 0.0.50).
+        "aot": ["jax[tpu]"],
     },
 )

@@ -21,6 +21,7 @@ def get_config():
             "task": task(),
             "model": model(),
             "mesh": mesh(),
+            "processes": processes(),
             "logging": logging(),
             "policies": {
                 # One sft job each. P: Gemma 2B, 9B and 27B.
@@ -114,6 +115,24 @@ def mesh():
         "data": -1,  # devices that split the batch; -1 = all that are left
         "fsdp": 1,  # devices that split batch and parameters
         "tensor": 1,  # devices that split heads and features
+    }
+
+
+def processes():
+    """Several processes as one run, each with devices of its own, as on a TPU pod. Not
+    part of a job's identity: it may go on with another number of them."""
+    return {
+        # How this process finds the others: "auto" = a coordinator, if one is given
+        # here, else what the environment says of a SLURM step or of a TPU pod; "slurm";
+        # "tpu"; "none" = it runs alone.
+        "launcher": "auto",
+        "coordinator": "",  # HOST:PORT where process 0 listens; "" = none is given
+        "num": 0,  # processes in all, with a coordinator that is given
+        "index": -1,  # of this process, counted from 0
+        # Seconds without a sign of life after which a process counts as lost, which
+        # ends all others.
+        "heartbeat_seconds": 30,
+        "start_seconds": 300,  # to wait for all processes at the start
     }
 
 

@@ -27,6 +27,7 @@ def get_config(preset="main"):
             "evaluate": evaluate(),
             "report": report(),
             "mesh": base.mesh(),
+            "processes": base.processes(),
             "logging": base.logging(),
         }
     )

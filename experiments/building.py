@@ -18,7 +18,7 @@ from pavjax.nets import (
     make_policy,
     make_verifier,
 )
-from pavjax.runtime import checkpoint, sharding
+from pavjax.runtime import checkpoint, local_work, sharding
 from pavjax.runtime.optimizer import make_optimizer
 from pavjax.tasks import make_task
 from pavjax.types import Policy, Verifier
@@ -71,6 +71,12 @@ def split_batch(x):
     return sharding.constrain(x, sharding.BATCH)
 
 
+def split_logits(x):
+    """Pin batch and vocabulary of logits [G .. V]: left whole along `tensor`, they would
+    be the largest array of all, and be sent around to become it."""
+    return sharding.constrain(x, sharding.BATCH, *[None] * (x.ndim - 2), "tensor")
+
+
 def gather_features(x):
     """A matrix [V D] with whole rows: `fsdp` splits what is stored, not what is used."""
     return sharding.constrain(x, "tensor", None)
@@ -83,8 +89,9 @@ def policy_of(model, task):
     policy = make_policy(
         config,
         split_batch=split_batch,
+        split_logits=split_logits,
         gather_features=gather_features,
-        split_attention=sharding.split_attention,
+        split_attention=local_work.split_attention,
     )
     return policy, evaluate.ModelSize(**sizes)
 

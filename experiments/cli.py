@@ -9,6 +9,7 @@ mistake gets one message that says what to do.
 import argparse
 import ast
 import difflib
+import enum
 import hashlib
 import importlib.util
 import platform
@@ -21,12 +22,29 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from experiments.stages import StageError
+from experiments.stages import JobFailed, StageError
+from pavjax.checksums import DamagedFile
+from pavjax.runtime import processes
 from pavjax.runtime.atomic import StorageError, check_writable
+from pavjax.runtime.preemption import Preempted
+
+
+class ExitStatus(enum.IntEnum):
+    """How a command ends, for who started it. 0 is also for one that was asked to end
+    (SIGTERM) and has kept what it had."""
+
+    FAILED = 1  # for a reason that may have gone the next time
+    NEEDS_THE_USER = 2  # it would fail again; argparse ends so too
+    INTERRUPTED = 130  # from the keyboard
 
 
 class ConfigError(Exception):
     """A config file, preset, field or value that does not exist or does not fit."""
+
+
+# Errors whose message says it all.
+EXPECTED = (StageError, ConfigError, StorageError, DamagedFile)
+EXPECTED += (processes.ProcessesError,)
 
 
 @dataclass(frozen=True)
@@ -39,6 +57,7 @@ class Options:
     dry_run: bool = False
     with_inputs: bool = False
     parallel: int = 0  # jobs at once; 0 = as many as the machine is good for
+    processes: int = 1  # of this run, on this machine
 
     def command(self, stage):
         """The shell command that runs `stage` on this config."""
@@ -63,6 +82,13 @@ def parse(argv, *, description):
         "--with_inputs", action="store_true", help="also run the stages it reads from"
     )
     add_parallel_flag(parser)
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run as N processes on this machine, as one of several does on a cluster",
+    )
     add_debug_flag(parser)
     # "--config.a.b value" is the same as "--config.a.b=value".
     overrides, others = split_overrides(argv)
@@ -78,6 +104,7 @@ def parse(argv, *, description):
         dry_run=known.dry_run,
         with_inputs=known.with_inputs,
         parallel=known.parallel,
+        processes=known.processes,
     )
 
 
@@ -246,17 +273,24 @@ def machine_kind():
 
 
 def guarded(main, argv):
-    """Run `main(argv)`; turn what goes wrong into one message and an exit status."""
+    """Run `main(argv)`; turn what goes wrong into one message and an exit status: see
+    `ExitStatus`. One of several processes ends at once, so that none waits for it."""
     try:
         main(argv)
     except KeyboardInterrupt:
         print("\ninterrupted; run the same command to continue", file=sys.stderr)
-        raise SystemExit(130) from None
+        processes.end_with("interrupted", ExitStatus.INTERRUPTED)
+        raise SystemExit(ExitStatus.INTERRUPTED) from None
+    except Preempted as notice:
+        print(notice)
     except Exception as error:
-        if "--debug" in argv:
+        is_debugged = "--debug" in argv
+        if is_debugged and not processes.are_many():
             raise
-        expected = isinstance(error, (StageError, ConfigError, StorageError))
-        if not expected:
-            traceback.print_exc(limit=-1)
+        if is_debugged or not isinstance(error, EXPECTED):
+            traceback.print_exc(limit=None if is_debugged else -1)
+        is_for_user = isinstance(error, EXPECTED) and not isinstance(error, JobFailed)
+        status = ExitStatus.NEEDS_THE_USER if is_for_user else ExitStatus.FAILED
+        processes.end_with(error, status)
         print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(status) from None

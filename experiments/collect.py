@@ -15,11 +15,11 @@ import numpy as np
 
 from experiments import building
 from experiments import run as runner
+from experiments.kept_parts import PartCosts
 from experiments.labelling import Collector
 from experiments.problems import problem_set, problem_sets
-from experiments.stages import read_record
 from pavjax import data, evaluate, labels
-from pavjax.runtime.atomic import write_json_atomic
+from pavjax.runtime import processes
 
 
 def run(job, workspace):
@@ -41,12 +41,17 @@ def run(job, workspace):
     key = building.stage_key(settings["seed"], "collect")
     directory = workspace.directory / "labels"
     collect_shards(workspace, directory, problems, collector, section, key)
+    if not processes.is_first():
+        return
     num_traces = data.finalize(str(directory))
     results = {
         "provers": settings["provers"],
         "num_traces": num_traces,
         "num_completions": {
-            split: count_drawn(data.read_labels(str(directory), split))
+            split: sum(
+                count_drawn(shard)
+                for shard in data.iterate_shards(str(directory), split)
+            )
             for split in num_traces
         },
         "num_problems": {split: len(found.ids) for split, found in problems.items()},
@@ -76,34 +81,47 @@ def problems_of(task, settings, section):
 
 
 def collect_shards(workspace, directory, problems, collector, section, key):
-    """Write the shards that are not there yet, each in one piece."""
+    """Write the shards that are not there yet, each in one piece. Of several processes
+    all draw the traces of a shard, and take turns in writing one."""
+    costs = PartCosts(workspace.costs, workspace.directory / "costs.json")
     plan = []
     for split, found in problems.items():
         num_shards = -(-len(found.ids) // section["shard_size"])
-        present = data.list_shards(str(directory), split, num_shards)
+        present = present_shards(workspace, directory, split, num_shards)
         split_key = jax.random.fold_in(key, data.SPLITS.index(split))
         plan += [
             (split, index, num_shards, split_key, index in present)
             for index in range(num_shards)
         ]
     done = sum(present for *_, present in plan)
-    costs_path = workspace.directory / "costs.json"
-    if costs_path.exists() and done:
-        workspace.costs.restore(read_record(costs_path))
     with workspace.progress(len(plan), start=done, unit="shards") as progress:
         for split, index, num_shards, split_key, present in plan:
             if present:
                 continue
+            name = f"{split}.{index}"
+            costs.forget(name)
             size = section["shard_size"]
             found = problems[split]
             rows = np.arange(index * size, min((index + 1) * size, len(found.ids)))
             records = collector.collect(
                 found.rows(rows), jax.random.fold_in(split_key, index), split
             )
-            data.write_shard(str(directory), split, index, num_shards, records)
-            write_json_atomic(costs_path, workspace.costs.to_dict())
+            if index % processes.count() == processes.index():
+                data.write_shard(str(directory), split, index, num_shards, records)
+            processes.barrier(f"{split} {index} is written")
+            costs.keep(name)
             done += 1
             progress.update(done, success_rate=float(records["reward"].mean()))
+            workspace.stop_if_asked()
+
+
+def present_shards(workspace, directory, split, num_shards):
+    """The indices of the shards of a split that are there; damaged ones are removed."""
+    if not processes.is_first():
+        return processes.agreed(None)
+    for error in data.remove_damaged_shards(str(directory), split, num_shards):
+        workspace.log(f"{error.path} is damaged: it is made anew")
+    return processes.agreed(data.list_shards(str(directory), split, num_shards))
 
 
 def count_drawn(records):

@@ -17,10 +17,11 @@ import numpy as np
 
 from experiments import building, next_steps
 from experiments import run as runner
-from experiments.kept_parts import KeptParts
+from experiments.kept_parts import KeptParts, save_arrays
 from experiments.problems import problem_set
 from experiments.prover_names import AUTO, prover_of
 from pavjax import evaluate, provers
+from pavjax.runtime import processes
 
 
 def run(job, workspace):
@@ -54,7 +55,9 @@ def run(job, workspace):
     terms = np.stack([terms_of(steps, successes, attempts, family[n]) for n in names])
     plain = provers.Prover.of(0, len(policies))
     own = terms_of(steps, successes, attempts, plain)[0]
-    np.savez(workspace.directory / "terms.npz", names=names, terms=terms, base=own)
+    if processes.is_first():
+        found = {"names": names, "terms": terms, "base": own}
+        save_arrays(workspace.directory / "terms.npz", found)
     workspace.write_results(
         summarize(names, terms, own, section)
         | {

@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from pavjax import decoding
-from pavjax.runtime import sharding
+from pavjax.runtime import local_work, processes, sharding
 from pavjax.tasks import encoding
 from pavjax.types import Rollouts
+
+CPU_SLOTS, MOST_SLOTS = 64, 512
+SLOT_SHARE = 0.25  # of an accelerator's memory, for what the slots have written
 
 
 def step_limits(task):
@@ -22,16 +25,40 @@ def step_limits(task):
     )
 
 
-def decode_slots():
-    """How many traces are written at once, the others wait in the queue. What is drawn
-    does not depend on it. A processor is fastest while the caches of all slots stay
-    close to it; an accelerator reads its weights once for all slots."""
-    of_a_device = 64 if jax.default_backend() == "cpu" else 512
-    return of_a_device * max(1, jax.sharding.get_abstract_mesh().size)
+def decode_slots(policy, max_tokens, memory=None):
+    """How many traces a group of devices writes at once; the others wait in the queue.
+    What is drawn does not depend on it. A processor is fastest while the caches of all
+    slots stay close to it; an accelerator reads its weights once for all slots, and has
+    as many as `SLOT_SHARE` of its memory holds the caches of.
+
+    memory: bytes of one device; None: of those that are here.
+    """
+    if memory is None:
+        device = jax.local_devices()[0]
+        stats = device.memory_stats() if device.platform != "cpu" else None
+        if not stats or "bytes_limit" not in stats:
+            return CPU_SLOTS if device.platform == "cpu" else MOST_SLOTS
+        memory = stats["bytes_limit"]
+    cache = jax.eval_shape(lambda: policy.init_suffix(1, 1, max_tokens))
+    each = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(cache))
+    each /= local_work.num_head_parts(cache[0][0].shape[2])
+    fitting = int(SLOT_SHARE * memory / each)
+    # Powers of two: programs are compiled for few numbers.
+    return min(MOST_SLOTS, 1 << max(0, fitting.bit_length() - 1))
 
 
 def make_sampler(task, policy, num_samples, temperature=1.0):
     """Compiled: sampler(params, key, tokens [B Tp], prompt_len [B]) -> Rollouts."""
+    compiled = compiled_sampler(task, policy, num_samples, temperature)
+
+    def sampler(params, key, tokens, prompt_len):
+        return compiled(params, key, within_bucket(tokens, prompt_len), prompt_len)
+
+    return sampler
+
+
+def compiled_sampler(task, policy, num_samples, temperature=1.0, memory=None):
+    """The program of `make_sampler`. memory: see `decode_slots`."""
 
     @jax.jit
     def compiled(*arguments):
@@ -39,6 +66,7 @@ def make_sampler(task, policy, num_samples, temperature=1.0):
             decoding.sample,
             *arguments,
             policy=policy,
+            memory=memory,
             num_samples=num_samples,
             max_tokens=task.max_response_len,
             rule=task.tokenizer.step_rule,
@@ -47,16 +75,26 @@ def make_sampler(task, policy, num_samples, temperature=1.0):
             max_len=task.max_prompt_len + task.max_response_len,
         )
 
-    def sampler(params, key, tokens, prompt_len):
-        return compiled(params, key, within_bucket(tokens, prompt_len), prompt_len)
-
-    return sampler
+    return compiled
 
 
 def make_brancher(task, policy, temperature=1.0):
     """brancher(params, key, tokens [G T], prefix_len [G M], active [G M]) -> (traces
     [G M T], length [G M], logprobs [G M T]) on the host: see `decoding.branch`. No
     completion outgrows what a trace can hold; what is not active means nothing."""
+    compiled = compiled_brancher(task, policy, temperature)
+
+    def brancher(params, key, tokens, prefix_len, active):
+        prefix_len = np.where(active, prefix_len, 1)
+        tokens = within_bucket(tokens, prefix_len)
+        found = compiled(params, key, tokens, prefix_len, active)
+        return tuple(map(np.asarray, processes.on_host(found)))
+
+    return brancher
+
+
+def compiled_brancher(task, policy, temperature=1.0, memory=None):
+    """The program of `make_brancher`. memory: see `decode_slots`."""
 
     @jax.jit
     def compiled(*arguments):
@@ -64,32 +102,38 @@ def make_brancher(task, policy, temperature=1.0):
             decoding.branch,
             *arguments,
             policy=policy,
+            memory=memory,
             max_tokens=task.max_response_len,
             rule=task.tokenizer.step_rule,
             sampling=decoding.Sampling(temperature=temperature),
             max_len=task.max_prompt_len + task.max_response_len,
         )
 
-    def brancher(params, key, tokens, prefix_len, active):
-        prefix_len = np.where(active, prefix_len, 1)
-        tokens = within_bucket(tokens, prefix_len)
-        found = compiled(params, key, tokens, prefix_len, active)
-        return tuple(map(np.asarray, jax.device_get(found)))
-
-    return brancher
+    return compiled
 
 
-def by_rows(draw, params, key, *rows, **options):
-    """`decoding.sample` or `branch`, each device with its share of rows and slots and a
-    queue of its own. What is drawn does not depend on the number of devices."""
+def by_rows(draw, params, key, *rows, policy, memory=None, **options):
+    """`decoding.sample` or `branch`, each group of devices with its share of rows and
+    slots, a queue of its own, and parameters laid out for decoding. What is drawn does
+    not depend on the number of devices."""
     num_rows = len(rows[0])
-    num_slots = decode_slots() // sharding.num_row_parts(num_rows)
+    num_slots = decode_slots(policy, options["max_tokens"], memory)
+    if memory is None and jax.default_backend() == "cpu":  # cores share a processor
+        num_slots //= local_work.num_row_parts(num_rows)
+    dtype = jax.eval_shape(lambda: policy.init_suffix(1, 1, 1))[0][0].dtype
+    params = sharding.for_decoding(params, dtype)
 
     def run(replicated, rows):
         row_ids, *rows = rows
-        return draw(*replicated, *rows, row_ids=row_ids, num_slots=num_slots, **options)
+        return draw(
+            *(*replicated, *rows),
+            policy=policy,
+            row_ids=row_ids,
+            num_slots=max(1, num_slots),
+            **options,
+        )
 
-    return sharding.by_rows(run)((params, key), (jnp.arange(num_rows), *rows))
+    return local_work.by_rows(run)((params, key), (jnp.arange(num_rows), *rows))
 
 
 def within_bucket(tokens, length):
@@ -136,7 +180,7 @@ def graded_samples(task, params, sampler, problem_set, key, *, batch_size):
 
 
 def _graded(task, rows, real, drawn):
-    return rows, real, *grade(task, rows.problems, jax.device_get(drawn))
+    return rows, real, *grade(task, rows.problems, processes.on_host(drawn))
 
 
 def accuracy_of(task, params, sampler, problem_set, key, *, batch_size):
@@ -159,24 +203,30 @@ def grade_traces(task, problems, tokens, prompt_len, length):
     """Grade N traces of each of B problems: -> (reward [B N], responses).
 
     tokens [B N T], prompt_len [B N] or [B 1], length [B N]; the responses are a list of
-    B * N str, problem by problem.
+    B * N str, problem by problem. Each of several processes grades a share of them.
     """
     tokens, length = np.asarray(tokens), np.asarray(length)
-    responses = encoding.decode_responses(
-        task,
+
+    def graded(problems, *traces):
+        responses = encoding.decode_responses(task, *traces)
+        rewards = encoding.grade_batch(task, problems, responses)
+        return list(zip(rewards.tolist(), responses, strict=True))
+
+    found = processes.divided(
+        graded,
+        [problem for problem in problems for _ in range(length.shape[1])],
         tokens.reshape(-1, tokens.shape[-1]),
         np.broadcast_to(prompt_len, length.shape).ravel(),
         length.ravel(),
     )
-    repeated = [problem for problem in problems for _ in range(length.shape[1])]
-    reward = encoding.grade_batch(task, repeated, responses)
-    return reward.reshape(length.shape), responses
+    rewards, responses = zip(*found, strict=True)
+    return np.array(rewards, np.float32).reshape(length.shape), list(responses)
 
 
 def flatten(rollouts: Rollouts):
     """[B N ...] -> [B * N ...], on the host."""
     return jax.tree.map(
-        lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), jax.device_get(rollouts)
+        lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), processes.on_host(rollouts)
     )
 
 

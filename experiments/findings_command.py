@@ -1,8 +1,9 @@
 """The command of an experiment whose plan is its own and ends with a page of findings."""
 
-from experiments import cli
+from experiments import cli, many_processes
 from experiments import run as runner
 from experiments.stages import read_record
+from pavjax.runtime import processes
 
 
 def run_to_page(argv, *, default, description, plan):
@@ -16,10 +17,12 @@ def run_to_page(argv, *, default, description, plan):
     if options.dry_run:
         print(runner.plan_table(jobs, options.workdir))
         return
-    cli.prepare(options.workdir)
+    many_processes.begin(options, jobs)
     execution = runner.execution_of(options.config)
     runner.use_cores(jobs, execution)
     runner.run_jobs(jobs, options.workdir, execution, options.parallel)
+    if not processes.is_first():
+        return
     runner.write_latest(jobs, options.workdir)
     page = jobs[-1].directory(options.workdir)
     for line in read_record(page / "results.json")["findings"]:

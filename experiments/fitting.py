@@ -2,7 +2,7 @@
 
 import jax
 
-from pavjax.runtime import checkpoint
+from pavjax.runtime import checkpoint, preemption, processes
 from pavjax.runtime import metrics as runtime_metrics
 
 
@@ -24,16 +24,15 @@ def fit(
     beside the weights. keep: which checkpoints stay (see `Checkpointer`). Returns the
     last state. A killed run goes on from its last checkpoint and ends with the same
     bits: `step_fn` draws all its randomness from `step`, and later metrics are dropped.
+    One that is asked to end saves first. As long as it runs, the checkpoint before the
+    last is kept too, in case that the last is damaged.
     """
     is_logged = logged_steps(workspace, num_steps, checkpoint_every)
+    keep |= {"keep_last": 2, "interval": checkpoint_every}
     with workspace.checkpointer(**keep) as checkpoints:
-        start = checkpoints.latest_step()
-        if start is not None:
-            state = checkpoints.restore(start, state, metadata)
-            saved = checkpoint.load_metadata(checkpoints.directory, step=start)
-            workspace.costs.restore(saved["costs"])
-            if start < num_steps:
-                workspace.log(f"continuing after {start} of {num_steps} {unit}")
+        start, state = _resumed(workspace, checkpoints, state, metadata)
+        if start and start < num_steps:
+            workspace.log(f"continuing after {start} of {num_steps} {unit}")
         first, checked = start or 0, start or 0
         with (
             workspace.metrics(resume_step=start) as metrics,
@@ -41,27 +40,45 @@ def fit(
         ):
             for step in range(first + 1, num_steps + 1):
                 state, values = step_fn(state, step)
+                # Several processes ask each other, where they have to wait anyhow.
+                may_ask = is_logged(step) or not processes.are_many()
+                is_asked = may_ask and preemption.asked()
                 is_checkpoint = step % checkpoint_every == 0 or step == num_steps
-                if is_logged(step):
+                if is_logged(step) or is_asked:
                     values = {k: float(v) for k, v in jax.device_get(values).items()}
                     runtime_metrics.check_finite(
                         {"loss": values["loss"]},
-                        step,
-                        checked,
-                        checkpoints.latest_step(),
+                        *(step, checked, checkpoints.latest_step()),
                     )
                     checked = step
+                if is_logged(step):
                     if is_checkpoint and validate:
                         values |= validate(state, step)
                     metrics.write(step, values)
                     progress.update(step, **_live(values))
-                if is_checkpoint:
-                    validation = {
-                        k: v for k, v in values.items() if k.startswith("validation")
-                    }
+                if is_checkpoint or is_asked:
                     record = metadata | {"costs": workspace.costs.to_dict()}
-                    checkpoints.save(step, state, record, validation)
+                    checkpoints.save(step, state, record, _validation(values))
+                if is_asked:
+                    checkpoints.wait()
+                    preemption.stop_if_asked()
+        checkpoints.thin(keep_last=1)
     return state
+
+
+def _resumed(workspace, checkpoints, state, metadata):
+    """The last step that was saved, or None, and the state then, with its costs."""
+    start = processes.agreed(checkpoints.latest_step())
+    if start is not None:
+        state = checkpoints.restore(start, state, metadata)
+        saved = checkpoint.load_metadata(checkpoints.directory, step=start)
+        workspace.costs.restore(saved["costs"])
+    return start, state
+
+
+def _validation(values):
+    """Those of a step's metrics that tell one checkpoint from another."""
+    return {k: v for k, v in values.items() if k.startswith("validation")}
 
 
 def logged_steps(workspace, num_steps, checkpoint_every):

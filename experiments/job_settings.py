@@ -14,8 +14,8 @@ VERSIONS = {
     "collect": 3,
     "complementarity": 2,
     "rft": 2,
-    "verifier": 2,
-    "search": 4,
+    "verifier": 3,
+    "search": 5,
     "verifier_check": 3,
     "evaluate": 2,
     "rl": 2,
@@ -28,6 +28,15 @@ PRECISION = ("dtype", "scan_layers", "remat", "attention", "logits_at_once")
 
 def make_job(stage, name, settings, inputs):
     return Job(stage, name, plain(settings), inputs, VERSIONS[stage])
+
+
+def whole(config):
+    """The whole config but for who computes it: no two processes have it alike."""
+    return {
+        name: section
+        for name, section in config.to_dict().items()
+        if name != "processes"
+    }
 
 
 def plain(value):

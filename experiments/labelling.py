@@ -8,6 +8,7 @@ import numpy as np
 from experiments import drawing
 from experiments.search_methods import Searcher
 from pavjax import arrays, evaluate, labels
+from pavjax.runtime import processes
 from pavjax.tasks import encoding
 from pavjax.types import Rollouts
 
@@ -67,7 +68,7 @@ class Collector:
             self.provers[0].params, key, problems.tokens, problems.prompt_len
         )
         rollouts, _ = drawing.grade(
-            self.task, problems.problems, jax.device_get(rollouts)
+            self.task, problems.problems, processes.on_host(rollouts)
         )
         flat = drawing.flatten(rollouts)
         self._charge(self.provers[0], flat.length, flat.prompt_len)
@@ -118,10 +119,11 @@ class Collector:
 
     def _label(self, problems, seeds, key, num_samples, chosen=None):
         """Add completions' counts to `seeds`; returns the completions to keep."""
-        prefix_len, is_open = self.branch_points(seeds["step_ids"], seeds["prompt_len"])
+        prefix_len, is_open = processes.on_host(
+            self.branch_points(seeds["step_ids"], seeds["prompt_len"])
+        )
         # The last prefix of the longest trace is closed: it needs no branches.
-        prefix_len = np.asarray(prefix_len)[:, :-1]
-        is_open = np.asarray(is_open)[:, :-1]
+        prefix_len, is_open = prefix_len[:, :-1], is_open[:, :-1]
         if chosen is not None:
             is_open = is_open & chosen[:, :-1]
         by_id = dict(zip(problems.ids, problems.problems, strict=True))
@@ -193,6 +195,7 @@ class Collector:
         parts = []
         for rows, real in drawing.batches(len(tokens), 256):
             part = self.score(self.provers[0].params, tokens[rows])
+            part = processes.on_host(part)
             parts.append(np.where(step_ids[rows] >= 0, part, 0)[:real])
         if not parts:
             return np.zeros(tokens.shape, np.float32)

@@ -9,6 +9,7 @@ import numpy as np
 
 from experiments import drawing
 from pavjax import evaluate, labels
+from pavjax.runtime import processes
 from pavjax.tasks import encoding
 
 
@@ -40,7 +41,7 @@ def draw(task, base, problems, num_actions, key, *, rows_per_batch, costs):
         batch_size=max(1, rows_per_batch // (num_prefixes * num_actions)),
     ):
         seeds = drawing.flatten(rollouts)
-        prefix_len, is_open = jax.device_get(
+        prefix_len, is_open = processes.on_host(
             _branch_points(seeds.step_ids, seeds.prompt_len, num_prefixes)
         )
         is_open = is_open & (np.arange(len(is_open)) < real)[:, None]
@@ -53,7 +54,7 @@ def draw(task, base, problems, num_actions, key, *, rows_per_batch, costs):
         _charge(costs, base, length[is_open], prefix_len[is_open][:, None])
         prompt_len = np.broadcast_to(seeds.prompt_len[:, None, None], length.shape)
         step_ids = encoding.step_ids(task, tokens, prompt_len, length)
-        ends = jax.device_get(_branch_points(step_ids, prompt_len, num_prefixes))
+        ends = processes.on_host(_branch_points(step_ids, prompt_len, num_prefixes))
         # From prefix h the next step is step h, which prefix h + 1 ends with.
         h = np.arange(num_prefixes).reshape(1, -1, 1, 1)
         after = np.broadcast_to((h + 1).clip(max=h.max()), (*length.shape, 1))

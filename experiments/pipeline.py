@@ -25,6 +25,7 @@ from experiments.job_settings import (
     make_job,
     merge,
     task_settings,
+    whole,
 )
 from experiments.label_rounds import (
     collect_job,
@@ -266,5 +267,5 @@ def check_refreshed(config, section):
 
 def report_job(config, parts):
     """The report shows the whole config, so any change of it makes a new report."""
-    settings = {"config": config.to_dict()}
+    settings = {"config": whole(config)}
     return make_job("report", "report", settings, {job.name: job for job in parts})

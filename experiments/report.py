@@ -12,10 +12,13 @@ place. See experiments/reporting/.
 from experiments import run as runner
 from experiments.reporting import goals, page, summary
 from experiments.reporting.results import load
-from pavjax.runtime.atomic import storage_error
+from pavjax.runtime import processes
+from pavjax.runtime.atomic import write_bytes_atomic
 
 
 def run(job, workspace):
+    if not processes.is_first():
+        return  # nothing here is worth dividing
     results = load(job, workspace.inputs)
     task = results.config["task"]["name"]
     with workspace.progress(page.NUM_FIGURES, unit="figures") as progress:
@@ -39,15 +42,7 @@ def write_report(workspace, report):
     for flaw in report.flaws:
         workspace.log(f"could not be shown: {flaw}")
     for path, data in report.files.items():
-        write(workspace.directory / path, data)
-
-
-def write(path, data):
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    except OSError as error:
-        raise storage_error(error, path.parent, len(data)) from error
+        write_bytes_atomic(workspace.directory / path, data)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from experiments.rl_metrics import Stopwatch, make_value_error, trace_metrics
 from experiments.rl_results import gate_of, write_results
 from experiments.sft import batch_drawer
 from pavjax import evaluate, packing, rl, train
-from pavjax.runtime import sharding
+from pavjax.runtime import processes, sharding
 from pavjax.runtime.optimizer import make_partitioned
 
 
@@ -120,12 +120,7 @@ def optimizer_of(section):
 def make_step(workspace, task, start, judge, problems, section, keys):
     """step_fn(state, step) -> (state, metrics): one iteration of RL."""
     policy, mesh = start.policy, workspace.mesh
-    rule = rl.CreditRule(
-        alpha=section["alpha"],
-        prover=prover_of(section["prover"], judge.provers),
-        credit=section["credit"],
-        clip=section["credit_clip"],
-    )
+    rule = credit_rule(section, judge.provers)
     num_prefixes = task.max_steps + 1
     read = make_reader(policy, judge, rule, num_prefixes)
     credit = jax.jit(
@@ -161,7 +156,7 @@ def make_step(workspace, task, start, judge, problems, section, keys):
             return read(start.params, verifier_params, rollouts, watch)
 
         def grade_fn(rows, rollouts):
-            drawn = jax.device_get(rollouts.replace(logprobs=None))
+            drawn = processes.on_host(rollouts.replace(logprobs=None))
             watch.lap("sample")
             graded, responses = drawing.grade(task, rows.problems, drawn)
             watch.lap("grade")
@@ -172,7 +167,8 @@ def make_step(workspace, task, start, judge, problems, section, keys):
             initial_hidden, values = found
             batch = credit(values, rollouts) | {"initial_hidden": initial_hidden}
             if section["packing"]:
-                lengths, most = np.ravel(rollouts.length), rollouts.tokens.shape[-1]
+                lengths = np.ravel(processes.on_host(rollouts.length))
+                most = rollouts.tokens.shape[-1]
                 row_len = packing.rounded_len(lengths.max(), most)
                 batch = packed(
                     batch, batches.put_layout(lengths, row_len, section, mesh)
@@ -197,10 +193,36 @@ def make_step(workspace, task, start, judge, problems, section, keys):
     return step_fn
 
 
+def credit_rule(section, provers):
+    return rl.CreditRule(
+        alpha=section["alpha"],
+        prover=prover_of(section["prover"], provers),
+        credit=section["credit"],
+        clip=section["credit_clip"],
+    )
+
+
 def make_reader(policy, judge, rule, num_prefixes):
     """read(initial policy's params, verifier's, rollouts [B N ...], watch) -> (the
     initial policy's hidden states [B * N T D], V of every prefix [B * N S P]); these are
     None where nobody asks for them. A published verifier is asked at once, on the host."""
+
+    on_devices = compiled_reader(policy, judge, rule, num_prefixes)
+
+    def read(initial_params, verifier_params, rollouts, watch):
+        hidden, values = on_devices(initial_params, verifier_params, rollouts)
+        if rule.alpha and judge.verifier is None:
+            traces = processes.on_host(rl.flat(rollouts))
+            watch.lap("sample")
+            values = judge.trace_values(*traces)
+            watch.lap("score")
+        return hidden, values
+
+    return read
+
+
+def compiled_reader(policy, judge, rule, num_prefixes):
+    """The program of `make_reader`."""
 
     @jax.jit
     def on_devices(initial_params, verifier_params, rollouts):
@@ -211,16 +233,7 @@ def make_reader(policy, judge, rule, num_prefixes):
             )
         return policy.hidden(initial_params, rl.flat(rollouts)[0]), values
 
-    def read(initial_params, verifier_params, rollouts, watch):
-        hidden, values = on_devices(initial_params, verifier_params, rollouts)
-        if rule.alpha and judge.verifier is None:
-            traces = jax.device_get(rl.flat(rollouts))
-            watch.lap("sample")
-            values = judge.trace_values(*traces)
-            watch.lap("score")
-        return hidden, values
-
-    return read
+    return on_devices
 
 
 def make_update(policy, judge, section):

@@ -22,6 +22,7 @@ import numpy as np
 
 from experiments import drawing
 from pavjax import labels, pav
+from pavjax.runtime import processes
 
 
 class Stopwatch:
@@ -92,7 +93,7 @@ def make_value_error(task, policy, judge, problems, *, num_problems=16, num_samp
 
     def values_of(params, traces):
         if judge.verifier is not None:
-            return jax.device_get(own_values(params, traces))[..., 0]
+            return processes.on_host(own_values(params, traces))[..., 0]
         found = judge.trace_values(traces.tokens, traces.step_ids, traces.prompt_len)
         judge.forget()  # as of all evaluation, what it read is not counted
         return found[..., 0]
@@ -103,7 +104,9 @@ def make_value_error(task, policy, judge, problems, *, num_problems=16, num_samp
             sampler(policy_params, draw_key, rows.tokens, rows.prompt_len)
         )
         values = values_of(verifier_params, traces)
-        prefix_len, is_open = jax.device_get(points(traces.step_ids, traces.prompt_len))
+        prefix_len, is_open = processes.on_host(
+            points(traces.step_ids, traces.prompt_len)
+        )
         *_, rewards = drawing.complete(
             *(task, functools.partial(brancher, prover_params, branch_key)),
             *(rows.problems, traces.tokens, prefix_len, is_open, num_samples),

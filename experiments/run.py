@@ -8,25 +8,29 @@ is half-done goes on from its last checkpoint. `--dry_run` prints the plan.
 """
 
 import contextlib
-import errno
-import fcntl
 import functools
 import importlib
 import math
-import os
 import sys
-import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
 import jax
 
-from experiments import cli, external_verifiers, side_by_side
+from experiments import cli, external_verifiers, many_processes, side_by_side
+from experiments.job_directory import explained, locked
+from experiments.job_tables import plan_table, summary
 from experiments.pipeline import available, plan
-from experiments.reporting import summary as reporting_summary
-from experiments.stages import StageError, Workspace, read_record, with_inputs
-from pavjax.runtime import hardware, sharding
-from pavjax.runtime.atomic import storage_error, write_json_atomic
+from experiments.schedule import Schedule
+from experiments.stages import (
+    FailedElsewhere,
+    StageError,
+    Workspace,
+    read_record,
+    with_inputs,
+)
+from pavjax.runtime import hardware, preemption, processes, sharding
+from pavjax.runtime.atomic import write_json_atomic
 from pavjax.runtime.progress import clock
 
 EXECUTION_SECTIONS = ("mesh", "logging")  # how to compute, not what: not hashed
@@ -51,15 +55,16 @@ def run(argv, stage=None):
     if options.dry_run:
         print(plan_table(jobs, options.workdir))
         return
-    cli.prepare(options.workdir)
+    many_processes.begin(options, jobs)
     execution = execution_of(options.config)
     use_cores(jobs, execution)
     check_inputs(jobs, options)
     check_batches(jobs, options.config.mesh)
     check_problems(jobs, options.workdir)
     run_jobs(jobs, options.workdir, execution, options.parallel)
-    write_latest(jobs, options.workdir)
-    print(summary(jobs, options.workdir))
+    if processes.is_first():
+        write_latest(jobs, options.workdir)
+        print(summary(jobs, options.workdir))
 
 
 def use_cores(jobs, execution):
@@ -120,36 +125,63 @@ def execution_of(config):
 def run_jobs(jobs, workdir, execution, parallel=1):
     """Run the jobs that are not done yet, each after its inputs: in order in this
     process, or several at once in processes of their own (`--parallel`)."""
+    for _, error in scheduled(jobs, workdir, execution, parallel):
+        raise error
+
+
+def scheduled(jobs, workdir, execution, parallel=1, is_shared=False):
+    """`run_jobs`, for processes that share the jobs if `is_shared` (see `Schedule`):
+    -> [(job, error)] of those that failed, here or in another process."""
     num_at_once = side_by_side.num_at_once(parallel)
-    todo = [job for job in jobs if not job.is_done(workdir)]
+    is_done = processes.agreed([job.is_done(workdir) for job in jobs])
+    todo = [job for job, done in zip(jobs, is_done, strict=True) if not done]
     if not todo:
         print(f"nothing to do: all {len(jobs)} stage runs are complete")
     elif len(todo) < len(jobs):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} stage runs are complete")
+    schedule = Schedule(todo, is_shared)
+    stamps = {job.hash: job.failure_stamp(workdir) for job in todo if is_shared}
     if min(num_at_once, len(todo)) > 1:
-        run_fn = functools.partial(run_beside, workdir=workdir, execution=execution)
-        side_by_side.run_side_by_side(todo, workdir, run_fn, num_at_once)
-        return
-    for index, job in enumerate(todo):
-        label = f"[{index + 1}/{len(todo)}] {job.name}"
-        print(f"{label}  ->  {job.directory(workdir)}", flush=True)
-        run_job(job, workdir, execution, label)
+        run_fn = functools.partial(
+            run_beside, workdir=workdir, execution=execution, stamps=stamps
+        )
+        with preemption.listening():
+            side_by_side.run_side_by_side(schedule, workdir, run_fn, num_at_once)
+    else:
+        with preemption.listening():
+            schedule.run_in_turn(
+                lambda job, label: run_job(job, workdir, execution, label, True, stamps)
+            )
+    schedule.raise_if_stopped()
+    return schedule.failures
 
 
-def run_beside(job, label, workdir, execution):
+def run_beside(job, label, workdir, execution, stamps):
     """`run_job` for one that shares the terminal with others."""
-    run_job(job, workdir, execution, label, is_alone=False)
+    run_job(job, workdir, execution, label, is_alone=False, stamps=stamps)
 
 
-def run_job(job, workdir, execution, label="", is_alone=True):
-    """Run one job to its end, alone in its directory, and close it with DONE.json."""
+def run_job(job, workdir, execution, label="", is_alone=True, stamps=()):
+    """Run one job to its end, alone in its directory, and close it with DONE.json. Of
+    several processes all compute; the first holds the directory and writes.
+
+    stamps: {hash: `failure_stamp`} of jobs whose later failure, in another process, is
+    taken for theirs instead of being repeated.
+    """
     directory = job.directory(workdir)
     module = importlib.import_module(f"experiments.{job.stage}")
-    with locked(directory), explained(job, directory):
-        if job.is_done(workdir):  # by another process, while this one waited its turn
+    is_first = processes.is_first()
+    lock = locked(directory) if is_first else contextlib.nullcontext()
+    with lock, explained(job, workdir):
+        # Perhaps by another run, while this one waited its turn.
+        if processes.agreed(job.is_done(workdir)):
             return
-        record = job.describe() | {"commit": hardware.git_commit()}
-        write_json_atomic(directory / "job.json", record)
+        check_failed_before(job, workdir, stamps)
+        print(f"{label or job.name}  ->  {directory}", flush=True)
+        if is_first:
+            record = job.describe() | {"commit": hardware.git_commit()}
+            write_json_atomic(directory / "job.json", record)
+            (directory / "error.log").unlink(missing_ok=True)
         hardware.reset_peak_memory()
         workspace = Workspace(
             directory=directory,
@@ -160,10 +192,20 @@ def run_job(job, workdir, execution, label="", is_alone=True):
         )
         with jax.set_mesh(workspace.mesh):
             module.run(job, workspace)
-        if not (directory / "results.json").exists():
-            raise RuntimeError(f"stage {job.stage!r} ended without write_results")
-        write_json_atomic(directory / "DONE.json", closing_record(workspace.costs))
+        if is_first:
+            if not (directory / "results.json").exists():
+                raise RuntimeError(f"stage {job.stage!r} ended without write_results")
+            write_json_atomic(directory / "DONE.json", closing_record(workspace.costs))
+        processes.barrier(f"{job.name} is done")
     print(f"{label}: done in {clock(workspace.costs.to_dict()['seconds'])}", flush=True)
+
+
+def check_failed_before(job, workdir, stamps):
+    """`FailedElsewhere` if the job has failed since `stamps` were taken."""
+    stamp = job.failure_stamp(workdir)
+    if job.hash in stamps and stamp not in (None, stamps[job.hash]):
+        lines = (job.directory(workdir) / "error.log").read_text().strip().split("\n")
+        raise FailedElsewhere(f"{job.name} failed in another process: {lines[-1]}")
 
 
 def closing_record(costs):
@@ -176,54 +218,6 @@ def closing_record(costs):
         "commit": hardware.git_commit(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-@contextlib.contextmanager
-def locked(directory):
-    """Be the only writer of `directory`. The system drops the lock when a process
-    ends, however it ends, so that a killed run leaves none behind."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        file = open(directory / "lock", "a+")  # noqa: SIM115
-    except OSError as error:
-        raise storage_error(error, directory) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise StageError(
-                f"{directory} is being written by another run ({file.read().strip()}). "
-                "Wait for it, or end it, or use another --workdir"
-            ) from None
-        file.truncate(0)
-        started = datetime.now().isoformat(sep=" ", timespec="seconds")
-        file.write(f"process {os.getpid()} on {os.uname().nodename} since {started}\n")
-        file.flush()
-        yield
-
-
-@contextlib.contextmanager
-def explained(job, directory):
-    """Turn an error inside a job into a StageError with one clear message; the whole
-    traceback goes to error.log. What the job has checkpointed stays."""
-    try:
-        yield
-    except StageError:
-        raise
-    except Exception as error:
-        with contextlib.suppress(OSError):
-            (directory / "error.log").write_text(traceback.format_exc())
-        if isinstance(error, OSError) or "No space left on device" in str(error):
-            # The writers of arrays report a full disk in words of their own.
-            if "No space left on device" in str(error):
-                error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            error = storage_error(error, directory)
-        raise StageError(
-            f"{job.name} failed: {type(error).__name__}: {error}\n"
-            f"  traceback: {directory / 'error.log'}\n"
-            "  what was computed is kept; the same command goes on from there"
-        ) from error
 
 
 def check_inputs(jobs, options):
@@ -245,54 +239,12 @@ def check_inputs(jobs, options):
         made.add(job.hash)
 
 
-def plan_table(jobs, workdir):
-    """Every job with its hash and whether it is done, as text."""
-    width = max(len(job.name) for job in jobs)
-    lines = [f"{'job':{width}}  hash          state      reads"]
-    for job in jobs:
-        reads = ", ".join(dict.fromkeys(up.name for up in job.inputs.values()))
-        state = job_state(job, workdir)
-        lines.append(f"{job.name:{width}}  {job.hash}  {state:9}  {reads}")
-    num_done = sum(job.is_done(workdir) for job in jobs)
-    lines.append(f"{len(jobs)} stage runs, {num_done} of them done, in {workdir}")
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def job_state(job, workdir):
-    if job.is_done(workdir):
-        return "done"
-    started = (job.directory(workdir) / "job.json").exists()
-    return "half-done" if started else "to do"
-
-
 def write_latest(jobs, workdir):
     """Name -> directory, for people; the names of earlier configs are overwritten."""
     path = Path(workdir) / "latest.json"
     names = read_record(path) if path.exists() else {}
     names |= {job.name: str(job.directory(workdir)) for job in jobs}
     write_json_atomic(path, names)
-
-
-def summary(jobs, workdir):
-    """What each job cost, what the report says in short, and where it lies."""
-    width = max(len(job.name) for job in jobs)
-    lines = [f"\n{'job':{width}}     time  peak memory   generated     trained"]
-    total = 0.0
-    for job in jobs:
-        done = read_record(job.directory(workdir) / "DONE.json")
-        total += done["seconds"]
-        lines.append(
-            f"{job.name:{width}}  {clock(done['seconds']):>7}"
-            f"  {done['peak_memory_bytes'] / 1e9:8.2f} GB"
-            f"  {done['tokens_generated']:10,}  {done['tokens_trained']:10,}"
-        )
-    lines.append(f"{'all':{width}}  {clock(total):>7}   (tokens generated, trained)")
-    for job in jobs:
-        if job.stage == "report":
-            results = read_record(job.directory(workdir) / "results.json")
-            lines.append("\n" + reporting_summary.as_text(results["summary"]))
-            lines.append(f"report: {job.directory(workdir) / 'index.html'}")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

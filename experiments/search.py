@@ -125,7 +125,7 @@ class Units(KeptParts):
 
     def __init__(self, workspace, key):
         super().__init__(workspace)
-        self.workspace, self.key = workspace, key
+        self.key = key
 
     def pool(self, name, searcher, problems, num_samples):
         found = self.find(name)

@@ -10,7 +10,7 @@ import numpy as np
 from experiments import drawing
 from pavjax import evaluate, guided_decoding, pav, provers
 from pavjax.decoding import Sampling
-from pavjax.runtime import sharding
+from pavjax.runtime import local_work, processes
 from pavjax.tasks import encoding
 from pavjax.types import Rollouts
 
@@ -84,9 +84,13 @@ class Searcher:
     def _scores(self, flat):
         """V of every prefix of traces [R ...]: [R S P], and the ORM's of the whole."""
         return {
-            "values": np.asarray(self.values["PAV"](self.judge.params, flat)),
-            "orm": np.asarray(self.values["ORM"](self.orm.params, flat))[:, -1, 0],
+            "values": processes.on_host(self.values["PAV"](self.judge.params, flat)),
+            "orm": self._orm_of(flat),
         }
+
+    def _orm_of(self, flat):
+        """The ORM's value of whole traces [R ...]: [R]."""
+        return processes.on_host(self.values["ORM"](self.orm.params, flat))[:, -1, 0]
 
     def _spent(self, tokens, prompt_len):
         """What of the cost of scoring problems [B] has to be kept: {name: [B]}. Of
@@ -94,7 +98,7 @@ class Searcher:
         return {}
 
     @functools.cached_property
-    def _search(self):
+    def compiled_search(self):
         limits = drawing.step_limits(self.task)
 
         def part(shared, rows, *, width):
@@ -119,7 +123,9 @@ class Searcher:
             """Each device searches problems of its own."""
             shared = (base_params, judge_params, key, rule)
             rows = (jnp.arange(len(tokens)), tokens, prompt_len)
-            return sharding.by_rows(functools.partial(part, width=width))(shared, rows)
+            return local_work.by_rows(functools.partial(part, width=width))(
+                shared, rows
+            )
 
         return search
 
@@ -176,8 +182,7 @@ class Searcher:
             logprobs=None,  # the ORM's reference has to read the traces itself
             reward=None,
         )
-        flat = drawing.flatten(traces)
-        values = np.asarray(self.values["ORM"](self.orm.params, flat))[:, -1, 0]
+        values = self._orm_of(drawing.flatten(traces))
         last = np.take_along_axis(tokens, length[..., None] - 1, axis=-1)[..., 0]
         ended = self.task.tokenizer.step_rule.ends_trace[last]
         return np.where(ended, values.reshape(shape), -1)
@@ -203,12 +208,12 @@ class Searcher:
         for index, real in drawing.batches(len(problems.ids), size):
             rows = problems.rows(index)
             batch_key = jax.random.fold_in(key, index[0])
-            found = self._search(
+            found = self.compiled_search(
                 *(self.base.params, self.judge.params, batch_key),
                 *(rows.tokens, rows.prompt_len, rule),
                 width=width,
             )
-            tokens, *others = jax.device_get(found)
+            tokens, *others = processes.on_host(found)
             yield rows, real, (tokens[..., :longest], *others)
 
     def trace_values(self, tokens, prompt_len, length):
@@ -222,7 +227,8 @@ class Searcher:
                 logits, step_ids, prompt_len, num_prefixes=self.num_prefixes
             )
 
-        return np.asarray(values(self.judge.params, tokens, prompt_len, step_ids))
+        found = values(self.judge.params, tokens, prompt_len, step_ids)
+        return processes.on_host(found)
 
     def sample_flops(self, pool):
         """`SampleFlops`: means over the pool."""

@@ -15,10 +15,12 @@ import numpy as np
 from experiments import batches, building, drawing, fitting, sources
 from experiments import run as runner
 from experiments.problems import problem_sets
-from pavjax import evaluate, losses, train
+from pavjax import data, evaluate, losses, train
 from pavjax.arrays import picked_logprobs, response_mask
 from pavjax.runtime import checkpoint, sharding
 from pavjax.tasks import encoding
+
+NAMES = ("tokens", "step_ids")  # what an update reads of a demonstration
 
 
 def run(job, workspace):
@@ -29,6 +31,7 @@ def run(job, workspace):
         split: demonstrate(task, found, section["error_rate"], settings["seed"])
         for split, found in problems.items()
     }
+    examples["train"] = data.MemoryRows(examples["train"])
     init, model = None, settings["model"]
     if section["init"]:
         start = start_of(workspace, section["init"], task, model)
@@ -63,7 +66,8 @@ def train_policy(
 ):
     """Fit a policy to traces, write checkpoints and results: what sft and rft share.
 
-    examples: {"train", "validation"} dicts of tokens [B T], step_ids [B T], length [B].
+    examples: of "train", what `batches.make_put` reads; of "validation", a dict of
+    tokens [B T], step_ids [B T], length [B].
     init: parameters to start from; None = random ones.
     """
     policy, size = building.policy_of(model, task)
@@ -76,21 +80,17 @@ def train_policy(
         return train.init_state({"policy": params}, optimizer)
 
     loss_fn = make_loss(policy)
-    update = train.make_update(loss_fn, optimizer, accumulate=section["accumulate"])
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def update_on(state, traces, layout):
-        return update(state, batch_of(traces, layout))
-
-    names, stage = ("tokens", "step_ids"), workspace.directory.parent.name
-    put = batches.make_put(examples["train"], names, section, mesh, stage)
-    lengths, draw = examples["train"]["length"], batch_drawer(data_key)
+    update_on = make_update(policy, section)
+    stage = workspace.directory.parent.name
+    put = batches.make_put(examples["train"], NAMES, section, mesh, stage)
+    draw = batch_drawer(data_key)
 
     def step_fn(state, step):
-        index = draw(step, len(lengths), section["batch_size"])
+        index = draw(step, len(examples["train"]), section["batch_size"])
+        length = examples["train"].lengths(index)
         workspace.costs.add(
-            tokens_trained=lengths[index].sum(),
-            flops=np.sum(evaluate.train_flops(size, lengths[index])),
+            tokens_trained=length.sum(),
+            flops=np.sum(evaluate.train_flops(size, length)),
         )
         return update_on(state, *put(index))
 
@@ -100,7 +100,7 @@ def train_policy(
     sampler = drawing.make_sampler(task, policy, 4)
 
     def validate(state, step):
-        held_out = {name: examples["validation"][name] for name in names}
+        held_out = {name: examples["validation"][name] for name in NAMES}
         rewards = drawing.accuracy_of(
             *(task, state.params["policy"], sampler, problems, sample_key),
             batch_size=64,
@@ -122,6 +122,21 @@ def train_policy(
         **keep,
     )
     write_results(workspace, building.num_parameters(jax.eval_shape(policy.init, key)))
+
+
+def make_update(policy, section):
+    """Compiled: update(state, traces, layout) -> (state, metrics)."""
+    update = train.make_update(
+        make_loss(policy),
+        building.optimizer_of(section, section["num_updates"]),
+        accumulate=section["accumulate"],
+    )
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def update_on(state, traces, layout):
+        return update(state, batch_of(traces, layout))
+
+    return update_on
 
 
 def batch_of(traces, layout=None):

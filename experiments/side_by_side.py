@@ -10,15 +10,15 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
 from multiprocessing.connection import wait
 
 import jax
 
 from experiments import cli
-from experiments.stages import StageError
-from pavjax.runtime import hardware
-from pavjax.runtime.atomic import StorageError
+from experiments.schedule import EXPECTED
+from experiments.stages import Held, JobFailed, StageError
+from pavjax.runtime import hardware, preemption, processes
+from pavjax.runtime.preemption import Preempted
 
 MOST_AT_ONCE = 4  # unless asked for: each job holds one to two gigabytes
 
@@ -38,6 +38,13 @@ def num_at_once(asked):
         raise StageError(
             f"--parallel={asked}: give the number of jobs, or 0 = automatic"
         )
+    if processes.are_many():
+        if asked > 1:
+            raise StageError(
+                f"--parallel={asked}: several processes work on one job together; leave "
+                "it out, or run without --processes and --config.processes"
+            )
+        return 1
     if asked:
         return asked
     if jax.default_backend() != "cpu" or jax.device_count() > hardware.num_cores():
@@ -45,49 +52,32 @@ def num_at_once(asked):
     return min(hardware.num_cores(), MOST_AT_ONCE)
 
 
-def run_side_by_side(jobs, workdir, run_fn, num_workers):
-    """Call `run_fn(job, label)` for all `jobs`, each after those of them that it reads.
+def run_side_by_side(schedule, workdir, run_fn, num_workers):
+    """Call `run_fn(job, label)`, which is pickled, for the jobs of a `Schedule`.
 
-    jobs: in an order in which each stands after its inputs; of several that could
-    start the first does. run_fn is pickled. After a failure no further job starts;
-    those that run are let finish, so that nothing is lost, and then the first error
-    is raised.
+    When it lets no further job start, those that run are let finish, so that nothing
+    is lost. If this process is asked to end (SIGTERM), or one of the workers, all are.
     """
-    waiting, unfinished = deque(enumerate(jobs, 1)), {job.hash for job in jobs}
-    workers, failure = [], None
+    workers = []
     try:
-        while True:
-            for index, job in startable(waiting, unfinished) if not failure else ():
+        while not schedule.is_over:
+            for job in schedule.startable():
                 worker = idle_worker(workers, num_workers, workdir, run_fn)
                 if worker is None:
                     break
-                waiting.remove((index, job))
-                worker.start(job, f"[{index}/{len(jobs)}] {job.name}")
+                schedule.start(job)
+                worker.start(job, schedule.label(job))
             busy = [worker for worker in workers if worker.job]
-            if not busy:
-                break
-            for worker in finished(busy):
-                job, error = worker.result()
-                unfinished.discard(job.hash)
-                if error and not failure:
-                    failure = error
-                    names = ", ".join(w.job.name for w in workers if w.job)
-                    if names:
-                        print(f"{job.name} failed; waiting for {names}", flush=True)
+            for worker in finished(busy, schedule.pause()):
+                schedule.finish(*worker.result())
+            if preemption.asked():
+                schedule.stop()
+            if schedule.is_stopped:
+                for worker in busy:
+                    worker.ask_to_end()
     finally:
         for worker in workers:
-            worker.process.terminate()
-    if failure:
-        raise failure
-
-
-def startable(waiting, unfinished):
-    """The jobs whose inputs are all made, in order: [(index, job)]."""
-    return [
-        (index, job)
-        for index, job in waiting
-        if unfinished.isdisjoint(up.hash for up in job.inputs.values())
-    ]
+            worker.process.kill()
 
 
 def idle_worker(workers, num_workers, workdir, run_fn):
@@ -101,9 +91,11 @@ def idle_worker(workers, num_workers, workdir, run_fn):
     return None
 
 
-def finished(busy):
-    """Wait until some of the busy workers have ended their job, or themselves."""
-    ready = wait([w.connection for w in busy] + [w.process.sentinel for w in busy])
+def finished(busy, seconds):
+    """Those of the busy workers that have ended their job, or themselves: after so many
+    seconds perhaps none."""
+    ends = [w.connection for w in busy] + [w.process.sentinel for w in busy]
+    ready = wait(ends, seconds)
     return [w for w in busy if {w.connection, w.process.sentinel} & set(ready)]
 
 
@@ -118,12 +110,17 @@ class Worker:
         os.environ.update(HUGE_PAGES | os.environ)
         self.process.start()
         theirs.close()
-        self.job = None
+        self.job, self.is_asked = None, False
 
     def start(self, job, label):
         self.job = job
-        print(f"{label}  ->  {job.directory(self.workdir)}", flush=True)
         self.connection.send((job, label))
+
+    def ask_to_end(self):
+        """Once: to save what it has, and to begin nothing else."""
+        if not self.is_asked and self.process.is_alive():
+            os.kill(self.process.pid, signal.SIGTERM)
+        self.is_asked = True
 
     def result(self):
         """(the job, its error or None); the worker is idle then, or has ended."""
@@ -132,26 +129,36 @@ class Worker:
             return job, self.connection.recv()
         except EOFError:
             self.process.join()
-            return job, StageError(
+            if self.process.exitcode == -signal.SIGTERM:  # before it could listen
+                return job, Preempted()
+            error = JobFailed(
                 f"the process of {job.name} ended with status {self.process.exitcode}; "
                 "-9 is often too little memory: --parallel=1 runs one job at a time. "
                 "What was computed is kept; the same command goes on from there"
             )
+            job.note_failure(self.workdir, error)  # it could not do so itself
+            return job, error
 
 
 def work(connection, workdir, run_fn):
     """The life of a worker."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the one who started it explains
     threading.Thread(target=end_with_parent, daemon=True).start()
-    cli.prepare(workdir)
-    while True:
-        job, label = connection.recv()
-        try:
-            run_fn(job, label)
-        except (StageError, StorageError) as error:
-            connection.send(StageError(str(error)))
-        else:
-            connection.send(None)
+    with preemption.listening():
+        cli.prepare(workdir)
+        while True:
+            job, label = connection.recv()
+            try:
+                preemption.stop_if_asked()
+                run_fn(job, label)
+            except Held as error:
+                connection.send(error)
+            except (JobFailed, Preempted) as error:
+                connection.send(type(error)(str(error)))
+            except EXPECTED as error:
+                connection.send(StageError(str(error)))
+            else:
+                connection.send(None)
 
 
 def end_with_parent():

@@ -5,6 +5,7 @@
         metrics.jsonl  curves
         checkpoints/   orbax
         results.json   what later stages and the report read
+        error.log      why it failed, until it is run again
         DONE.json      written last: costs, hardware, versions; its absence means
                        half-done, and the same command goes on from the checkpoints
 
@@ -12,22 +13,44 @@ Changing a field of the config changes the hashes of the jobs that read it and o
 lies downstream of them, and of nothing else; a sweep finds shared upstream jobs done.
 """
 
+import contextlib
 import hashlib
+import io
 import json
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from pavjax.runtime import sharding
-from pavjax.runtime.atomic import write_json_atomic
+from pavjax.runtime import preemption, processes, sharding
+from pavjax.runtime.atomic import write_json_atomic, write_text_atomic
 from pavjax.runtime.checkpoint import Checkpointer
-from pavjax.runtime.metrics import MetricsWriter
+from pavjax.runtime.metrics import MetricsWriter, NoMetrics
 from pavjax.runtime.progress import make_progress
 
 
 class StageError(Exception):
     """Something the user can put right; the message says how. No traceback is shown."""
+
+
+class JobFailed(StageError):
+    """A job ended by an error that nobody can be told how to put right, such as a lack of
+    memory: it may go well the next time."""
+
+
+class Held(StageError):
+    """Another process is at work on the job; `holder` says which."""
+
+    def __init__(self, message, holder=""):
+        super().__init__(message, holder)
+        self.message, self.holder = message, holder
+
+    def __str__(self):
+        return self.message
+
+
+class FailedElsewhere(StageError):
+    """Another process has run the job to its failure."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +88,20 @@ class Job:
         read_record(directory / "DONE.json")
         read_record(directory / "results.json")
         return True
+
+    def note_failure(self, workdir, text):
+        """Leave what went wrong in error.log, for people and for other processes that
+        would run the same job; as far as the disk allows."""
+        with contextlib.suppress(OSError):
+            write_text_atomic(self.directory(workdir) / "error.log", f"{text}\n")
+
+    def failure_stamp(self, workdir):
+        """What tells one failure of it from another; None if it has not failed since
+        it was last begun."""
+        try:
+            return (self.directory(workdir) / "error.log").stat().st_mtime_ns
+        except OSError:
+            return None
 
     def describe(self):
         """What job.json says."""
@@ -129,10 +166,13 @@ class Costs:
             kind = float if name == "flops" else int
             setattr(self, name, getattr(self, name) + kind(amount))
 
+    def counters(self):
+        """All but the time, by name."""
+        return {name: getattr(self, name) for name in self.COUNTERS}
+
     def to_dict(self):
-        counters = {name: getattr(self, name) for name in self.COUNTERS}
         seconds = self.seconds_before + time.monotonic() - self.started
-        return counters | {"seconds": round(seconds, 3)}
+        return self.counters() | {"seconds": round(seconds, 3)}
 
     def restore(self, saved):
         """Go on counting from `saved`, an earlier `to_dict`."""
@@ -167,14 +207,18 @@ class Workspace:
     def write_results(self, results):
         """Write results.json: plain JSON, finite numbers, no wall-clock times (they
         belong to the costs), so that a resumed run ends with the same bytes."""
-        write_json_atomic(self.directory / "results.json", results)
+        if processes.is_first():
+            write_json_atomic(self.directory / "results.json", results)
 
     def checkpointer(self, name="checkpoints", **options):
         """A `Checkpointer` in this job's directory; use it as a context manager."""
         return Checkpointer(self.directory / name, **options)
 
     def metrics(self, resume_step=None, name="metrics"):
-        """A `MetricsWriter` in this job's directory; use it as a context manager."""
+        """A `MetricsWriter` in this job's directory; use it as a context manager. Of
+        several processes only the first has one that writes."""
+        if not processes.is_first():
+            return NoMetrics()
         logging = self.execution["logging"]
         return MetricsWriter(
             self.directory,
@@ -184,10 +228,21 @@ class Workspace:
             wandb=logging["wandb"],
         )
 
+    def stop_if_asked(self):
+        """Where all that was computed is kept: end here if the process was asked to."""
+        preemption.stop_if_asked()
+
     def progress(self, total, *, start=0, unit="updates", label=""):
         """A progress display; use it as a context manager, call `update(done, x=..)`."""
         label = f"{self.label} {label}".strip()
-        return make_progress(label, total, start=start, unit=unit, moving=self.is_alone)
+        stream = None if processes.is_first() else io.StringIO()  # which nobody reads
+        return make_progress(
+            *(label, total),
+            start=start,
+            unit=unit,
+            stream=stream,
+            moving=self.is_alone,
+        )
 
     def log(self, message):
         """A line for the person who watches."""

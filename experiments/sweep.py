@@ -1,10 +1,18 @@
 """Run one config at many points and compare what comes out.
 
-    python -m experiments.sweep --sweep=configs/sweeps/provers.py --workdir=work/tiny
+    python -m experiments.sweep --sweep=configs/sweeps/prover_base_pairs.py \\
+        --workdir=work/pairs
 
 in: a sweep file. out: the stage runs of all points in the same work directory, where
-points share every run whose settings agree, and `sweeps/<name>.csv` and `.md` there.
-`--dry_run` prints the plan, `--config.a.b=value` changes a field at every point.
+points share every run whose settings agree, and `sweeps/<name>.csv`, `.md`, `.html` and
+a picture there. A run that fails stops nothing but what reads it; the same command
+again runs what is missing.
+
+Several such commands, on several machines that see the work directory, share the runs:
+each takes the next that nobody holds. `--launcher` starts them in other ways, see
+experiments/launchers.py. `--only=HASH,..` makes those runs and what they read,
+`--compare` only the table and picture, `--dry_run` prints the plan, and
+`--config.a.b=value` changes a field at every point.
 
 A sweep file has `get_sweep()`, which returns
 
@@ -26,14 +34,18 @@ An expression lists points, each a set of values for config fields:
 import argparse
 import importlib.util
 import itertools
+import shutil
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
-from experiments import cli
+from experiments import cli, launchers
+from experiments import run as runner
+from experiments.job_tables import plan_table
 from experiments.pipeline import plan
 from experiments.reporting.comparison import check_figures, compare, value_name
-from experiments.run import execution_of, plan_table, run_jobs, use_cores
+from experiments.schedule import Schedule
 from experiments.stages import StageError, with_inputs
 
 
@@ -42,23 +54,40 @@ def main():
 
 
 def run(argv):
-    """Parse, plan, run, compare."""
+    """Parse, plan, run or hand over, compare."""
     overrides, others = cli.split_overrides(argv)
     options = parse(others)
+    launchers.check(options.launcher)
     sweep = load_sweep(options.sweep)
     figures = sweep.get("figures")
     check_figures(figures)
     points = plan_points(sweep, overrides)
     jobs = with_inputs([job for _, wanted in points for job in wanted])
-    print(describe(points, jobs))
-    print(plan_table(jobs, options.workdir))
+    program = program_of(options, overrides)
+    if options.compare:
+        print(compare(points, options.workdir, options.sweep.stem, figures))
+        return
+    if options.only:
+        jobs = with_inputs([job_of(hash, jobs) for hash in options.only.split(",")])
+    else:
+        print(describe(points, jobs))
+        print(plan_table(jobs, options.workdir))
     if options.dry_run:
         return
     cli.prepare(options.workdir)
-    execution = execution_of(load_config(sweep, overrides))
-    use_cores(jobs, execution)
-    run_jobs(jobs, options.workdir, execution, options.parallel)
-    print(compare(points, options.workdir, options.sweep.stem, figures))
+    config = load_config(sweep, overrides)
+    execution = runner.execution_of(config)
+    if options.launcher == launchers.LOCAL:  # other machines may have other devices
+        runner.use_cores(jobs, execution)
+        runner.check_batches(jobs, config.mesh)
+    runner.check_problems(jobs, options.workdir)
+    failures = launch(jobs, execution, options, program)
+    if failures is None:
+        return
+    if not options.only:
+        print(compare(points, options.workdir, options.sweep.stem, figures))
+    if failures:
+        raise StageError(describe_failures(failures, jobs, options.workdir, program))
 
 
 def parse(argv):
@@ -66,12 +95,100 @@ def parse(argv):
         description="Run a config at many points and compare them.",
         epilog="--config.a.b=value changes a field at every point",
     )
-    parser.add_argument("--sweep", required=True, type=Path, metavar="FILE.py")
-    parser.add_argument("--workdir", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--dry_run", action="store_true", help="print the plan")
+    add = parser.add_argument
+    add("--sweep", required=True, type=Path, metavar="FILE.py")
+    add("--workdir", required=True, type=Path, metavar="DIR")
+    add("--dry_run", action="store_true", help="print the plan")
+    add(
+        "--launcher",
+        default=launchers.LOCAL,
+        metavar="HOW",
+        help=f"{', '.join(launchers.NAMES)}, or a shell command with {{command}} in it",
+    )
+    add("--submit", action="store_true", help="with --launcher=slurm: run its script")
+    add("--only", default="", metavar="HASH,..", help="these runs and what they read")
+    add("--compare", action="store_true", help="run nothing, compare what there is")
     cli.add_parallel_flag(parser)
     cli.add_debug_flag(parser)
     return parser.parse_args(argv)
+
+
+def program_of(options, overrides):
+    """The words of this command, without those that say how and what to run of it."""
+    words = ["python", "-m", "experiments.sweep"]
+    words += [f"--sweep={options.sweep}", f"--workdir={options.workdir}"]
+    return words + [f"--config.{path}={text}" for path, text in overrides]
+
+
+def job_of(hash, jobs):
+    """The job of that hash; ConfigError lists those there are."""
+    for job in jobs:
+        if job.hash == hash:
+            return job
+    listed = "\n".join(f"  {job.hash}  {job.name}" for job in jobs)
+    raise cli.ConfigError(f"--only={hash} is no run of this sweep, which has\n{listed}")
+
+
+def launch(jobs, execution, options, program):
+    """Run the jobs: -> [(job, error)] of those that failed; or write down how others
+    may run them: -> None."""
+    workdir, how = options.workdir, options.launcher
+    if how == launchers.LOCAL:
+        return runner.scheduled(
+            jobs, workdir, execution, options.parallel, is_shared=True
+        )
+    commands = launchers.commands_of(jobs, workdir, program)
+    path = workdir / "sweeps" / f"{options.sweep.stem}.commands.json"
+    script = path.with_name(f"{options.sweep.stem}.slurm.sh")
+    if how == launchers.PRINT:
+        print(launchers.as_lines(commands, program))
+    elif how == launchers.COMMANDS:
+        launchers.write_commands(path, commands, program)
+        print(f"{len(commands)} commands: {path}")
+    elif how == launchers.SLURM:
+        launchers.write_slurm(script, commands, program)
+        submit(script, options.submit)
+    else:
+        todo = [job for job in jobs if not job.is_done(workdir)]
+        schedule = Schedule(todo, is_shared=True)
+        launchers.run_by_template(schedule, commands, workdir, how, options.parallel)
+        return schedule.failures
+    return None
+
+
+def submit(script, now):
+    """Run the script that submits to SLURM, or say how."""
+    if not now:
+        print(f"submit with: bash {script} [options of sbatch]")
+        return
+    if not shutil.which("sbatch"):
+        raise cli.ConfigError(
+            f"--submit: there is no sbatch here; on a machine that has it: bash {script}"
+        )
+    subprocess.run(["bash", str(script)], check=True)
+
+
+def describe_failures(failures, jobs, workdir, program):
+    """What failed and why, how to run it alone, and what was left out because of it."""
+    hashes = {job.hash for job, _ in failures}
+    left_out = [
+        job.name
+        for job in jobs
+        if not hashes.isdisjoint(up.hash for up in with_inputs([job]))
+        and job.hash not in hashes
+    ]
+    lines = [f"{len(failures)} of {len(jobs)} stage runs failed"]
+    alone = {
+        command.hash: command.line
+        for command in launchers.commands_of(jobs, workdir, program)
+    }
+    for job, error in failures:
+        lines.append(f"  {job.name} {job.hash}: {str(error).splitlines()[0]}")
+        lines.append(f"    {job.directory(workdir) / 'error.log'}")
+        lines.append(f"    alone: {alone[job.hash]}")
+    if left_out:
+        lines.append(f"  not run, for they read these: {', '.join(left_out)}")
+    return "\n".join([*lines, "the same command again runs only what is missing"])
 
 
 def load_sweep(path):

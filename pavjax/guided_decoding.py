@@ -15,6 +15,7 @@ import numpy as np
 
 from pavjax import decoding, pav, provers, search
 from pavjax.decoding import ANCESTRAL
+from pavjax.runtime import processes
 from pavjax.types import Beams, Slots
 
 
@@ -175,17 +176,19 @@ def make_scored_search(
         beams.carry["values"] = jnp.asarray(values)
         counts = np.zeros((len(starts), limits.max_steps), np.int32)
         for h in range(limits.max_steps):
-            if np.all(beams.done):
+            if np.all(processes.on_host(beams.done)):
                 break
             before, after = expand(policy_params, key, beams, prompt_len, h)
-            old = np.asarray(before.carry["values"])
-            new, length = old.copy(), np.asarray(after.length)
-            rows = np.nonzero(length > np.asarray(before.length))
+            old, written, tokens, length = processes.on_host(
+                (before.carry["values"], before.length, after.tokens, after.length)
+            )
+            new, rows = old.copy(), np.nonzero(length > written)
             if len(rows[0]):
-                texts = np.asarray(after.tokens)[rows]
+                texts = tokens[rows]
                 new[rows] = values_fn(texts, starts[rows[0]], length[rows])
             scores = score_rule(jnp.asarray(old), jnp.asarray(new))
-            beams, counts[:, h] = keep(before, after, scores, new, h)
+            beams, count = keep(before, after, scores, new, h)
+            counts[:, h] = processes.on_host(count)
         return beams, beams.carry["values"], counts
 
     return run

@@ -1,9 +1,10 @@
-"""Compiles the update of sft, verifier and rl for several meshes of eight devices:
-python tests/compiled_updates.py. What the compiler has to say goes to stderr."""
+"""Compiles the updates of sft, verifier and rl, the sampler and the brancher for several
+meshes of eight devices: python tests/compiled_updates.py. What the compiler has to say goes to stderr."""
 
 import functools
 import os
 import sys
+import types
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -12,11 +13,12 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0"  # the compiler's warnings too
 import jax
 import jax.numpy as jnp
 
-from experiments import building
+from experiments import building, drawing
 from pavjax import arrays, losses, provers, rl, train
 from pavjax.nets import TransformerConfig, make_policy, make_verifier
-from pavjax.runtime import sharding
+from pavjax.runtime import local_work, sharding
 from pavjax.runtime.optimizer import make_optimizer
+from pavjax.steps import one_token_rule
 from pavjax.types import Rollouts
 
 MESHES = ((8, 1, 1), (4, 2, 1), (2, 2, 2), (1, 4, 2))
@@ -33,8 +35,9 @@ POLICY = make_policy(
         max_positions=64,
     ),
     split_batch=building.split_batch,
+    split_logits=building.split_logits,
     gather_features=building.gather_features,
-    split_attention=sharding.split_attention,
+    split_attention=local_work.split_attention,
 )
 VERIFIER = make_verifier(POLICY, head="sum", num_provers=2, width=WIDTH)
 
@@ -98,7 +101,23 @@ def reinforce():
     return init, loss_fn, batch
 
 
-def compile_update(stage, mesh):
+def drawn(branches, mesh):
+    """The sampler, or the brancher of so many completions of a trace."""
+    limits = types.SimpleNamespace(
+        max_prompt_len=LENGTH, max_step_len=8, max_steps=4, max_response_len=LENGTH
+    )
+    rule = one_token_rule(64, 1, (0,))
+    limits.tokenizer = types.SimpleNamespace(step_rule=rule)
+    params = sharding.abstract_sharded(POLICY.init, jax.random.key(0), mesh=mesh)
+    tokens, whole = shape(LENGTH, dtype=jnp.int32), functools.partial(shape, dtype=int)
+    args = (params, jax.random.key(0), tokens)
+    if branches:
+        brancher = drawing.compiled_brancher(limits, POLICY)
+        return brancher.lower(*args, whole(branches), shape(branches, dtype=bool))
+    return drawing.compiled_sampler(limits, POLICY, 2).lower(*args, whole())
+
+
+def updated(stage, mesh):
     init, loss_fn, batch = stage()
     tx = make_optimizer(
         0.1,
@@ -121,17 +140,22 @@ def compile_update(stage, mesh):
     )
     fixed = (state.params["policy"],) if stage is reinforce else ()
     update = jax.jit(train.make_update(loss_fn, tx), donate_argnums=0)
-    program = update.lower(state, batch, *fixed)
-    program.compile({"xla_backend_optimization_level": 0})
+    return update.lower(state, batch, *fixed)
 
 
 def main():
     for sizes in MESHES:
         mesh = sharding.make_mesh(*sizes)
-        for stage in (sft, verifier, reinforce):
+        programs = {
+            stage.__name__: functools.partial(updated, stage)
+            for stage in (sft, verifier, reinforce)
+        }
+        programs["sampler"] = functools.partial(drawn, 0)
+        programs["brancher"] = functools.partial(drawn, 6)
+        for name, lower in programs.items():
             with jax.set_mesh(mesh):
-                compile_update(stage, mesh)
-            print("compiled", stage.__name__, *sizes, file=sys.stderr)
+                lower(mesh).compile({"xla_backend_optimization_level": 0})
+            print("compiled", name, *sizes, file=sys.stderr)
 
 
 if __name__ == "__main__":

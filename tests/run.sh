@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source experiments/environment.sh
-install "[test]"
+install "[test,aot]"
 status=0
 .venv/bin/ruff check . || status=$?
 .venv/bin/python -m pytest "$@" || status=$?

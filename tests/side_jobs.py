@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from experiments.schedule import Schedule
 from experiments.side_by_side import run_side_by_side
 from experiments.stages import Job, StageError
 
@@ -54,4 +55,4 @@ if __name__ == "__main__":
         job(name, notes=str(workdir), after="never", meets=other)
         for name, other in ("ab", "ba")
     ]
-    run_side_by_side(endless, workdir, run_noted, 2)
+    run_side_by_side(Schedule(endless), workdir, run_noted, 2)

@@ -13,7 +13,7 @@ from tiny_models import jit, random_params, random_tokens, tiny_config
 from pavjax.nets import make_policy
 from pavjax.nets.attention import whole_views
 from pavjax.nets.kernels import choice, gpu, make_whole_attention
-from pavjax.runtime import sharding
+from pavjax.runtime import local_work, sharding
 
 ROWS, LENGTH = 2, 150  # not a multiple of the 128 tokens of a block
 # Sums of 150 float32 terms of size 1 in another order, and exponentials of them.
@@ -197,7 +197,7 @@ def test_each_device_attends_to_its_own_rows_and_heads(sizes, kv_heads):
     view, arrays = view_of(config, "packed", rows=8), inputs_of(config, rows=8)
 
     def run(config, *arrays):
-        attend = make_whole_attention(config, sharding.split_attention)
+        attend = make_whole_attention(config, local_work.split_attention)
         result = attend(*arrays, view, False)
         return jnp.sum(result**2), result
 

@@ -16,6 +16,7 @@ from pavjax.data import (
     finalize,
     list_shards,
     read_labels,
+    remove_damaged_shards,
     write_shard,
 )
 from pavjax.data.label_shards import FIELDS
@@ -158,7 +159,7 @@ def test_a_damaged_shard_is_named_with_the_stage_that_makes_it(dataset, damage):
     # As the message says: delete it, and only that one is made again.
     os.remove(path)
     assert list_shards(directory, "train", 3) == [0, 2]
-    with pytest.raises(FileNotFoundError, match=re.escape(path)):
+    with pytest.raises(CorruptShard, match=rf"{re.escape(path)} .*\(is missing\)"):
         read_labels(directory, "train")
     with open(path, "wb") as file:
         file.write(intact)
@@ -197,29 +198,49 @@ def test_a_shard_may_be_empty(tmp_path):
     assert_same_bits(read_labels(directory, "test"), records_of(0))
 
 
-def test_a_flipped_bit_is_noticed_or_harmless(dataset):
-    """One bit in each of 60 bytes, none of them padding: never other labels."""
+def test_any_flipped_bit_is_noticed(dataset):
+    """In 40 random places of a shard, of its checksum and of the metadata."""
     directory, train, _ = dataset
     finalize(directory)
-    path = shard_path(directory, "train", 0, 3)
-    with open(path, "rb") as file:
-        intact = file.read()
+    shard = shard_path(directory, "train", 0, 3)
     rng = np.random.default_rng(0)
-    positions = rng.permutation(np.frombuffer(intact, np.uint8).nonzero()[0])[:60]
-    noticed = 0
-    for position in positions:
-        content = bytearray(intact)
-        content[position] ^= 1 << int(rng.integers(8))
+    for path in (shard, f"{shard}.sha256", f"{directory}/dataset_info.json"):
+        with open(path, "rb") as file:
+            intact = file.read()
+        for position in rng.integers(len(intact), size=40):
+            content = bytearray(intact)
+            content[position] ^= 1 << int(rng.integers(8))
+            with open(path, "wb") as file:
+                file.write(content)
+            with pytest.raises(CorruptShard, match=re.escape(path.split(".sha")[0])):
+                read_labels(directory, "train")
         with open(path, "wb") as file:
-            file.write(content)
-        try:
-            labels = read_labels(directory, "train")
-        except CorruptShard as error:
-            assert path in str(error)
-            noticed += 1
-        else:
-            assert_same_bits(labels, train)
-    assert noticed > 30
+            file.write(intact)
+    assert_same_bits(read_labels(directory, "train"), train)
+
+
+def test_shards_without_checksums_are_read_as_before(dataset):
+    """They were written by an earlier version."""
+    directory, train, _ = dataset
+    finalize(directory)
+    for name in os.listdir(directory):
+        if name.endswith(".sha256"):
+            os.remove(os.path.join(directory, name))
+    assert_same_bits(read_labels(directory, "train"), train)
+
+
+def test_who_writes_the_shards_makes_damaged_ones_again(dataset):
+    directory, train, _ = dataset
+    path = shard_path(directory, "train", 1, 3)
+    with open(path, "r+b") as file:
+        file.truncate(os.path.getsize(path) // 2)
+    (error,) = remove_damaged_shards(directory, "train", 3)
+    assert os.fspath(error.path) == path
+    assert list_shards(directory, "train", 3) == [0, 2]
+    assert remove_damaged_shards(directory, "train", 3) == []
+    write_shard(directory, "train", 1, 3, records_of(1, 1))
+    finalize(directory)
+    assert_same_bits(read_labels(directory, "train"), train)
 
 
 def test_equal_records_give_equal_files(tmp_path):

@@ -4,6 +4,8 @@ import errno
 import json
 import math
 import os
+import shutil
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,8 @@ import numpy as np
 import optax
 import pytest
 
+from pavjax import checksums
+from pavjax.checksums import DamagedFile
 from pavjax.runtime import atomic, checkpoint, metrics, sharding
 from pavjax.types import TrainState
 
@@ -249,3 +253,121 @@ def test_sharded_on_one_mesh_restored_on_another(tmp_path):
     assert kernel.sharding.shard_shape(kernel.shape) == (2, 4, 16)
     alone = checkpoint.load(tmp_path, jax.eval_shape(init, key))
     assert len(alone["params"]["up"]["kernel"].sharding.device_set) == 1
+
+
+# ---------------------------------------------------------------- damaged checkpoints
+
+
+def flip_bit(path, position=0.5):
+    content = bytearray(path.read_bytes())
+    content[int(position * len(content))] ^= 4
+    path.write_bytes(content)
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGES = {"flipped": flip_bit, "cut short": cut_short, "gone": lambda p: p.unlink()}
+
+
+def largest_file(folder):
+    """Of the arrays: that is where most of a checkpoint's bytes are."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return max(files, key=lambda path: (path.stat().st_size, path))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Steps 1 and 2 of a job of the stage sft."""
+    directory = tmp_path / "sft" / "abc" / "checkpoints"
+    with checkpoint.Checkpointer(directory, keep_last=2) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, make_state(scale=step), {"step": step})
+    return directory
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("part", ["state", "metadata"])
+def test_damaged_checkpoint_is_named_with_the_stage(saved, part, damage):
+    folder = saved / "2" / part
+    path = largest_file(folder) if part == "state" else folder / "metadata"
+    DAMAGES[damage](path)
+    with pytest.raises((DamagedFile, FileNotFoundError)) as caught:
+        checkpoint.load(saved, make_state())
+    message = str(caught.value)
+    if (part, damage) != ("metadata", "gone"):  # that is no checkpoint at all
+        assert str(path) in message and "the stage 'sft'" in message
+        assert f"Delete the directory {saved.parent} and" in message
+    assert_same(checkpoint.load(saved, make_state(), step=1), make_state(scale=1))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("part", ["state", "metadata"])
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(saved, part, damage):
+    folder = saved / "2" / part
+    path = largest_file(folder) if part == "state" else folder / "metadata"
+    DAMAGES[damage](path)
+    with pytest.warns(UserWarning, match="of step 2 is removed"):
+        opened = checkpoint.Checkpointer(saved)
+    with opened as checkpoints:
+        assert checkpoints.latest_step() == 1
+        assert_same(checkpoints.restore(1, make_state()), make_state(scale=1))
+        checkpoints.save(2, make_state(scale=2))
+    assert_same(checkpoint.load(saved, make_state(), step=2), make_state(scale=2))
+
+
+def test_if_all_checkpoints_are_damaged_nothing_is_removed(saved):
+    for step in "12":
+        cut_short(largest_file(saved / step / "state"))
+    with pytest.raises(DamagedFile, match="Delete the directory"):
+        checkpoint.Checkpointer(saved)
+    assert checkpoint.saved_steps(saved) == [1, 2]
+
+
+def test_a_checkpoint_without_checksums_is_read_and_that_is_said(saved):
+    (saved / "2" / "SHA256SUMS").unlink()
+    with pytest.warns(UserWarning, match="2 has no SHA256SUMS.* earlier version"):
+        assert_same(checkpoint.load(saved, make_state()), make_state(scale=2))
+
+
+def test_a_step_has_its_checksums_when_it_gets_its_name(tmp_path, monkeypatch):
+    """A kill in between would leave a checkpoint that nobody can check."""
+    seen, write = [], checksums.write_for_folder
+
+    def seal(folder, parts):
+        seen.append((folder.name, checkpoint.saved_steps(tmp_path)))
+        write(folder, parts)
+
+    with checkpoint.Checkpointer(tmp_path) as checkpoints:
+        checkpoints.save(1, make_state())
+        checkpoints.wait()
+        monkeypatch.setattr(checksums, "write_for_folder", seal)
+        checkpoints.save(2, make_state())
+    assert seen == [("2.orbax-checkpoint-tmp", [1])]
+    folder = tmp_path / "2"
+    lines = (folder / "SHA256SUMS").read_text().splitlines()
+    files = [f for part in checkpoint.PARTS for f in (folder / part).rglob("*")]
+    assert sorted(line.split()[1] for line in lines) == sorted(
+        file.relative_to(folder).as_posix() for file in files if file.is_file()
+    )
+
+
+def test_checkpoints_of_an_interrupted_interval_do_not_stay(tmp_path):
+    """Saved at 4 because the run was asked to end there; milestones are 6 and 12."""
+    options = {"keep_every": 2, "interval": 3, "keep_last": 2}
+    with checkpoint.Checkpointer(tmp_path, **options) as checkpoints:
+        for step in (3, 4, 6, 9, 12, 15):
+            checkpoints.save(step, {"params": jnp.ones(2)})
+        checkpoints.thin(keep_last=1)
+        assert checkpoints.all_steps() == [6, 12, 15]
+
+
+def test_checksums_are_those_of_the_systems_own_program(tmp_path):
+    if not shutil.which("sha256sum"):
+        pytest.skip("no sha256sum on this machine")
+    with atomic.open_atomic(tmp_path / "a b.npz", checksum=True) as file:
+        file.write(bytes(range(256)))
+    command = ["sha256sum", "--check", "a b.npz.sha256"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    assert done.stdout == b"a b.npz: OK\n"

@@ -13,6 +13,7 @@ import optax
 import pytest
 from tiny_models import jit, random_params, random_tokens, tiny_config
 
+from experiments import building
 from experiments import sft as sft_stage
 from pavjax import arrays, losses, packing, provers, rl, train
 from pavjax.nets import make_policy, make_verifier
@@ -24,7 +25,9 @@ WIDTH, ROWS, LENGTH, NUM_PREFIXES = 16, 8, 7, 4
 # Eight tokens: every rule finds axes that divide.
 POLICY = make_policy(
     tiny_config(vocab_size=8),
-    split_batch=lambda x: sharding.constrain(x, sharding.BATCH),
+    split_batch=building.split_batch,
+    split_logits=building.split_logits,
+    gather_features=building.gather_features,
 )
 VERIFIER = make_verifier(POLICY, head="sum", num_provers=2, width=WIDTH)
 TOKENS = random_tokens(1, (ROWS, LENGTH))
@@ -187,6 +190,38 @@ def test_an_update_gives_the_same_numbers_on_eight_devices_as_on_one(name, mesh_
     )
 
 
+def test_a_pmap_step_that_averages_gradients_is_the_sharded_step():
+    """Reinforcement learning, data-parallel over eight devices, a row each: written with
+    `jax.pmap` and `pmean`, and as the one program that shardings make. Of the counts of
+    a batch each device is told its share, an eighth."""
+    params, optimizer, update, batch, _ = parts_of("rl")
+    loss_fn = UPDATES["rl"]()[1]
+    state = train.init_state(params, optimizer)
+
+    def step(state, rows):
+        grads = jax.grad(lambda params: loss_fn(params, rows)[0])(state.params)
+        grads = jax.lax.pmean(grads, "device")
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        return optax.apply_updates(state.params, updates), opt_state
+
+    def on_devices(x):
+        return x.reshape(8, -1, *x.shape[1:]) if x.ndim else np.full(8, x / 8)
+
+    mapped = jax.pmap(step, axis_name="device", in_axes=(None, 0))
+    found = mapped(state, jax.tree.map(on_devices, batch))
+    mesh = sharding.make_mesh(data=8)
+    with jax.set_mesh(mesh):
+        placed = jax.device_put(state, sharding.shardings_of(state, mesh))
+        expected, _ = jit(update)(placed, sharding.put_batch(batch, mesh))
+    for copy in (0, 7):  # every device has it
+        jax.tree.map(
+            lambda a, b, copy=copy: np.testing.assert_allclose(
+                a[copy], b, rtol=1e-5, atol=2e-6
+            ),
+            *(found, (expected.params, expected.opt_state)),
+        )
+
+
 @pytest.mark.parametrize("mesh_name", MESHES)
 def test_parameters_and_logits_are_really_split(mesh_name):
     """No device holds a whole matrix, nor the logits of the whole batch."""
@@ -205,7 +240,7 @@ def test_parameters_and_logits_are_really_split(mesh_name):
 
 
 @pytest.mark.slow
-def test_no_update_of_any_stage_is_laid_out_by_way_of_whole_copies():
+def test_no_program_of_any_stage_is_laid_out_by_way_of_whole_copies():
     """At sizes where the compiler weighs layouts, which it does not at those above: it
     says on stderr that it cannot go from one layout of an array to another but by a
     copy of all of it on every device."""
@@ -219,5 +254,5 @@ def test_no_update_of_any_stage_is_laid_out_by_way_of_whole_copies():
         check=True,
     )
     lines = done.stderr.splitlines()
-    assert len([line for line in lines if line.startswith("compiled")]) == 12
+    assert len([line for line in lines if line.startswith("compiled")]) == 20
     assert [line for line in lines if "Involuntary full remat" in line] == []

@@ -10,7 +10,7 @@ from pathlib import Path
 import fake_stage
 import pytest
 
-from experiments import cli
+from experiments import cli, job_directory
 from experiments import run as runner
 from experiments.pipeline import plan
 from experiments.stages import Costs, StageError, Workspace, with_inputs
@@ -180,7 +180,7 @@ def test_results_with_nan_are_refused(tmp_path):
 def test_second_writer_is_refused(tmp_path):
     job = fake_stage.make_job()
     with (
-        runner.locked(job.directory(tmp_path)),
+        job_directory.locked(job.directory(tmp_path)),
         pytest.raises(StageError, match=f"process {os.getpid()}"),
     ):
         run_jobs([job], tmp_path)
@@ -261,7 +261,7 @@ def test_expected_error_is_one_message_without_traceback(capsys):
 
     with pytest.raises(SystemExit) as caught:
         cli.guarded(main, [])
-    assert caught.value.code == 1
+    assert caught.value.code == cli.ExitStatus.NEEDS_THE_USER == 2
     assert capsys.readouterr().err == "error: no such thing\n"
     with pytest.raises(StageError):
         cli.guarded(main, ["--debug"])

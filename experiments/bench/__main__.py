@@ -22,9 +22,8 @@ import jax
 
 from experiments import cli
 from experiments.bench import lines, machine, page, peers, record, sizes, table
-from experiments.report import write
 from pavjax.runtime import hardware
-from pavjax.runtime.atomic import check_writable
+from pavjax.runtime.atomic import check_writable, write_bytes_atomic
 from pavjax.runtime.progress import make_progress
 
 SUITES = ("decode", "branch", "beam", "train", "score", "rl")
@@ -92,7 +91,7 @@ def show_page(found):
     for flaw in report.flaws:
         print(f"could not be shown: {flaw}", file=sys.stderr)
     for path, data in report.files.items():
-        write(found.path.parent / path, data)
+        write_bytes_atomic(found.path.parent / path, data)
 
 
 def refusals(line):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.bench import sizes, timing
-from pavjax.runtime import sharding
+from pavjax.runtime import local_work, sharding
 
 REPETITIONS = 5
 
@@ -64,7 +64,7 @@ class Machine:
             up, down = matrices
             return jax.lax.fori_loop(0, times, lambda _, y: (y @ up) @ down, x)
 
-        chain = jax.jit(sharding.by_rows(chain))
+        chain = jax.jit(local_work.by_rows(chain))
         with jax.set_mesh(sizes.mesh()):
             return times * flops / best_seconds(lambda: chain((up, down), x))
 

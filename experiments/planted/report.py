@@ -9,10 +9,13 @@ out:  index.html, which needs no other file; figures/*.png, figures.csv (every n
 from experiments.planted import page
 from experiments.planted.results import Arm, Results
 from experiments.report import write_report
+from pavjax.runtime import processes
 from pavjax.tasks import planted
 
 
 def run(job, workspace):
+    if not processes.is_first():
+        return  # nothing here is worth dividing
     arms = {}
     for role, source in job.inputs.items():
         reading, _, _ = role.partition(".")

@@ -12,9 +12,10 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from experiments import building, fitting
+from experiments.stages import StageError
 from pavjax import planted_rl, train
 from pavjax.nets import make_masked_mlp
-from pavjax.runtime import sharding
+from pavjax.runtime import processes, sharding
 from pavjax.runtime.optimizer import make_optimizer
 from pavjax.tasks import planted
 
@@ -37,7 +38,7 @@ def run(job, workspace):
         tokens = every * rl["batch_size"] * task.length * num_seeds
         workspace.costs.add(tokens_generated=tokens, tokens_trained=tokens)
         # Waiting for them keeps at most one program on the way to the devices.
-        losses, successes = jax.device_get((losses, successes))
+        losses, successes = processes.on_host((losses, successes))
         accuracy = np.mean(successes) / num_samples
         return state, {"loss": np.mean(losses), "train_reward": accuracy}
 
@@ -57,7 +58,7 @@ def run(job, workspace):
     workspace.write_results(
         {
             "iterations": [every * k for k in range(num_evaluations + 1)],
-            "successes": jax.device_get(state["successes"]).tolist(),  # [R][K + 1]
+            "successes": processes.on_host(state["successes"]).tolist(),  # [R][K + 1]
             "num_samples": num_samples,
         }
     )
@@ -133,9 +134,15 @@ def prover_of(task, gamma, rl):
 
 
 def mesh_of(num_seeds):
-    """As many devices as divide the seeds evenly."""
+    """As many devices as divide the seeds evenly; StageError if that would leave some
+    of several processes with nothing to do."""
     devices = jax.devices()
     most = max(n for n in range(1, len(devices) + 1) if num_seeds % n == 0)
+    if processes.are_many() and most < len(devices):
+        raise StageError(
+            f"rl.num_seeds={num_seeds} does not divide by the {len(devices)} devices of "
+            f"{processes.count()} processes: set it to a multiple, or run as one process"
+        )
     return sharding.make_mesh(devices=devices[:most])
 
 

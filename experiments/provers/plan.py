@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from experiments import pipeline
-from experiments.job_settings import make_job
+from experiments.job_settings import make_job, whole
 from experiments.prover_names import family_of
 from experiments.stages import StageError, with_inputs
 
@@ -30,6 +30,6 @@ def plan(config):
         "search": jobs["search"],
     }
     inputs |= {name: job for name, job in jobs.items() if job.stage == "rl"}
-    settings = {"family": family, "config": config.to_dict()}
+    settings = {"family": family, "config": whole(config)}
     report = make_job("provers.report", "provers.report", settings, inputs)
     return with_inputs([report])

@@ -11,9 +11,12 @@ import math
 from experiments.provers import page, results
 from experiments.provers.results import PREDICTIONS
 from experiments.report import write_report
+from pavjax.runtime import processes
 
 
 def run(job, workspace):
+    if not processes.is_first():
+        return  # nothing here is worth dividing
     inputs = {
         role: (directory, workspace.input_results(role))
         for role, directory in workspace.inputs.items()

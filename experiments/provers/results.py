@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from experiments.kept_parts import load_arrays
 from pavjax import evaluate, provers
 
 PREDICTIONS = ("distinguishability", "alignment", "sum")
@@ -71,7 +72,7 @@ def load(settings, inputs):
     """From the directories of the jobs: `inputs` maps roles to (directory, results)."""
     names, config = settings["family"], settings["config"]
     directory, counted = inputs["complementarity"]
-    saved = np.load(directory / "terms.npz")
+    saved = load_arrays(directory / "terms.npz")
     where = [saved["names"].tolist().index(name) for name in names]
     return Results(
         names=names,
@@ -90,7 +91,7 @@ def of_search(names, config, directory, found):
     problem."""
     for width in config["search"]["sweep_widths"]:
         correct = [
-            np.load(directory / "units" / f"beam.{label}.{width}.npz")["correct"]
+            load_arrays(directory / "units" / f"beam.{label}.{width}.npz")["correct"]
             for label in ("Q", *names)
         ]
         plain, *others = (array.astype(float) for array in correct)

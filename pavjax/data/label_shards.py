@@ -6,8 +6,8 @@ adds the metadata that make the directory a dataset:
 
     tfds.builder_from_directory(directory).as_data_source("train")
 
-(TensorFlow is never imported.) Every byte of a shard is covered by its own checksums:
-damage shows when it is read.
+(TensorFlow is never imported.) Beside each file lies its checksum, against which it is
+held when it is read.
 """
 
 import os
@@ -18,13 +18,18 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
+from pavjax import checksums
 from pavjax.data.shard_files import (
     NAME,
+    CorruptShard,
+    check,
     count_records,
     read_records,
     shard_path,
     shards_by_split,
 )
+
+INFO_FILES = ("features.json", "dataset_info.json")
 
 # What a record holds: one trace with the labels of its prefixes. Shapes of one record.
 FIELDS = {
@@ -67,6 +72,7 @@ def write_shard(directory, split, index, num_shards, records):
             raise OSError(f"only {written} of {count} records could be written")
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
+        checksums.write_for_file(path, partial)
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
         raise OSError(
@@ -82,16 +88,33 @@ def write_shard(directory, split, index, num_shards, records):
 def list_shards(directory, split, num_shards):
     """The indices of the shards that exist, in order; the others are to be made.
 
-    Opens each one: a truncated shard raises `CorruptShard`. Leftovers of an interrupted
+    Reads each one: a damaged shard raises `CorruptShard`. Leftovers of an interrupted
     `write_shard` are no shards.
     """
     present = []
     for index in range(num_shards):
         path = shard_path(directory, split, index, num_shards)
         if os.path.exists(path):
+            check(path)
             count_records(path)
             present.append(index)
     return present
+
+
+def remove_damaged_shards(directory, split, num_shards):
+    """Remove the shards that `list_shards` would raise on, to be made again: returns
+    their errors. Only for the one who writes them."""
+    errors = []
+    for index in range(num_shards):
+        path = shard_path(directory, split, index, num_shards)
+        try:
+            if os.path.exists(path):
+                check(path)
+                count_records(path)
+        except CorruptShard as error:
+            os.remove(path)
+            errors.append(error)
+    return errors
 
 
 def finalize(directory):
@@ -129,44 +152,44 @@ def finalize(directory):
     # looks for last.
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         info.write_to_directory(scratch)
-        for name in ("features.json", "dataset_info.json"):
-            os.replace(os.path.join(scratch, name), os.path.join(directory, name))
+        for name in INFO_FILES:
+            path, made = os.path.join(directory, name), os.path.join(scratch, name)
+            checksums.write_for_file(path, made)
+            os.replace(made, path)
     return {split.name: split.num_examples for split in split_infos}
 
 
 def read_labels(directory, split):
     """All records of a split, stacked: dict of `FIELDS` name -> array [N ...]."""
-    info, features = _split_info(directory, split)
-    labels = _empty(features, info.num_examples)
+    info, features = split_info(directory, split)
+    labels = empty_records(features, info.num_examples)
     row = 0
     for shard in _serialized_shards(info):
         for serialized in shard:
-            _parse_into(labels, row, serialized)
+            parse_into(labels, row, serialized)
             row += 1
     return labels
 
 
 def iterate_shards(directory, split):
-    """The records of a split, one shard at a time: lists of dicts of `FIELDS` name ->
-    array without the record axis."""
-    info, features = _split_info(directory, split)
+    """The records of a split, one shard at a time: dicts of `FIELDS` name -> [n ...]."""
+    info, features = split_info(directory, split)
     for shard in _serialized_shards(info):
-        labels = _empty(features, len(shard))
+        labels = empty_records(features, len(shard))
         for row, serialized in enumerate(shard):
-            _parse_into(labels, row, serialized)
-        yield [
-            {name: array[row] for name, array in labels.items()}
-            for row in range(len(shard))
-        ]
+            parse_into(labels, row, serialized)
+        yield labels
 
 
-def _split_info(directory, split):
+def split_info(directory, split):
     """(the TFDS info of a split, the features of its records)."""
     if not os.path.exists(os.path.join(directory, "dataset_info.json")):
         raise FileNotFoundError(
             f"no finished label dataset in {directory} (dataset_info.json is missing); "
-            "run the collect stage to its end"
+            "delete the DONE.json of its job, if it is there, and run the collect stage"
         )
+    for name in INFO_FILES:
+        check(os.path.join(directory, name))
     builder = tfds.builder_from_directory(directory)
     if split not in builder.info.splits:
         raise ValueError(
@@ -182,10 +205,11 @@ def _serialized_shards(info):
         yield read_records(path, length)
 
 
-def _empty(features, count):
+def empty_records(features, count, names=tuple(FIELDS)):
+    """Arrays for so many records, to be filled: dict of `names` -> [count ...]."""
     return {
-        name: np.empty((count, *feature.shape), feature.np_dtype)
-        for name, feature in features.items()
+        name: np.empty((count, *features[name].shape), features[name].np_dtype)
+        for name in names
     }
 
 
@@ -248,7 +272,7 @@ def _serialized(record):
     return example.SerializeToString(deterministic=True)
 
 
-def _parse_into(labels, row, serialized):
+def parse_into(labels, row, serialized):
     """Put a serialized record into row `row` of the stacked arrays."""
     feature = tf_example_pb2.Example.FromString(serialized).features.feature
     for name, stacked in labels.items():

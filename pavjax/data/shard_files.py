@@ -6,15 +6,19 @@ TFDS names a shard `labels-train.array_record-00003-of-00010`.
 import glob
 import os
 import re
+from pathlib import Path
 
 from array_record.python.array_record_module import ArrayRecordReader
+
+from pavjax import checksums
+from pavjax.checksums import DamagedFile
 
 NAME = "labels"
 _SHARD = re.compile(rf"{NAME}-(\w+)\.array_record-(\d{{5}})-of-(\d{{5}})")
 
 
-class CorruptShard(RuntimeError):
-    """A shard that cannot be read back."""
+class CorruptShard(DamagedFile):
+    """A shard, or another file of the dataset, that cannot be read back."""
 
 
 def shard_path(directory, split, index, num_shards):
@@ -59,6 +63,7 @@ def count_records(path):
 
 def read_records(path, length):
     """All records of a shard file that has `length` of them, as list of bytes."""
+    check(path)
     reader = _open_shard(path)
     if reader.num_records() != length:
         raise _corrupt(path, f"{reader.num_records()} of {length} records are left")
@@ -68,12 +73,33 @@ def read_records(path, length):
         raise _corrupt(path, error) from error
 
 
+def read_some(path, rows, reader=None):
+    """The records `rows` (list of ints) of a shard file: -> (list of bytes, reader).
+
+    reader: what an earlier call on this file has returned, so that it stays open.
+    """
+    reader = reader or _open_shard(path)
+    try:
+        records = reader.read(rows)
+    except (RuntimeError, OSError, ValueError, IndexError) as error:
+        raise _corrupt(path, error) from error
+    if not all(records):
+        raise _corrupt(path, "a record is empty")
+    return records, reader
+
+
+def check(path):
+    """Raise CorruptShard if a file of the dataset is not the one that was written."""
+    try:
+        checksums.check_file(path)
+    except DamagedFile as error:
+        raise _corrupt(error.path, error.problem) from None
+
+
 def _open_shard(path):
     """A reader of a shard file; missing and truncated ones raise."""
     if not os.path.exists(path):
-        raise FileNotFoundError(
-            f"the label shard {path} is missing; run the collect stage again"
-        )
+        raise _corrupt(path, "it is missing")
     try:
         reader = ArrayRecordReader(os.fspath(path))
         # The reader of a truncated file counts 0 records and says nothing until asked.
@@ -86,7 +112,9 @@ def _open_shard(path):
 
 
 def _corrupt(path, reason):
+    done = Path(path).absolute().parents[1] / "DONE.json"
     return CorruptShard(
-        f"the label shard {path} is truncated or corrupt ({reason}); delete it and "
-        "run the collect stage again: it makes only the shards that are missing"
+        path,
+        f"is truncated or corrupt ({reason}); delete {done}, if it is there, and run "
+        "the collect stage again: it makes only what is damaged or missing",
     )

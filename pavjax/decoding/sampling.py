@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from pavjax.arrays import last_axis_index
 
+LARGE_VOCABULARY, SHARED = 2**14, 128
+
 
 class Sampling(NamedTuple):
     """How tokens are drawn. Static: each value compiles its own program."""
@@ -74,13 +76,26 @@ def _in_blocks(logits):
     """About sqrt(V) blocks of as many logits: their maximum [*B], the blocks [*B n b],
     filled up with -inf, and sum exp(logit - maximum) of each [*B n]."""
     vocab_size = logits.shape[-1]
-    size = math.isqrt(vocab_size - 1) + 1
-    num_blocks = -(-vocab_size // size)
+    num_blocks, size = _block_shape(vocab_size)
     room = [(0, 0)] * (logits.ndim - 1) + [(0, num_blocks * size - vocab_size)]
     padded = jnp.pad(logits, room, constant_values=-jnp.inf)
     blocks = padded.reshape(*logits.shape[:-1], num_blocks, size)
     top = jnp.max(logits, axis=-1)
     return top, blocks, jnp.sum(jnp.exp(blocks - top[..., None, None]), axis=-1)
+
+
+def _block_shape(vocab_size):
+    """(n, b) with n b >= V. Devices that share a large vocabulary should each have whole
+    blocks: n is then a multiple of `SHARED` that divides V, if there is one; otherwise
+    the logits would be gathered for every token."""
+    root = math.isqrt(vocab_size - 1) + 1
+    if vocab_size >= LARGE_VOCABULARY:
+        counts = range(SHARED, vocab_size // 2 + 1, SHARED)
+        whole = [n for n in counts if vocab_size % n == 0]
+        if whole:
+            num_blocks = min(whole, key=lambda n: abs(n - root))
+            return num_blocks, vocab_size // num_blocks
+    return -(-vocab_size // root), root
 
 
 def _index_at(weights, uniform):

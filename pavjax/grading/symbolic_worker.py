@@ -23,7 +23,8 @@ def main():
     seconds, megabytes = float(sys.argv[1]), int(sys.argv[2])
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # nothing that a library prints may look like an answer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to end
+    for number in (signal.SIGINT, signal.SIGTERM):  # which all of a group may get
+        signal.signal(number, signal.SIG_IGN)  # the parent decides when to end
     signal.signal(signal.SIGPROF, _raise_out_of_time)
     try:
         version = _load()

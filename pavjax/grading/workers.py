@@ -26,6 +26,7 @@ START_SECONDS = 120.0  # for loading sympy on a busy machine
 # silent for longer, in wall-clock time, is killed: PATIENCE times the limit, since on a
 # busy machine it may wait for its turn.
 PATIENCE, GRACE_SECONDS = 20, 1.0
+TICK_SECONDS = 1.0  # of waiting at once
 STATUSES = ("right", "wrong", "timeout", "crash", "unparsed")
 
 
@@ -186,13 +187,19 @@ class Worker:
         return process.returncode
 
     def _read(self, seconds):
-        """The next answer; None if the process ended; TimeoutError if it is late."""
-        line, end = b"", time.monotonic() + seconds
+        """The next answer; None if the process ended; TimeoutError if it is late. While
+        this process is stopped (SIGSTOP) its clock stands still."""
+        line, left = b"", seconds
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stdout, selectors.EVENT_READ)
             while not line.endswith(b"\n"):
-                if not selector.select(max(0.0, end - time.monotonic())):
-                    raise TimeoutError
+                began = time.monotonic()
+                is_there = selector.select(min(left, TICK_SECONDS))
+                left -= min(time.monotonic() - began, TICK_SECONDS)
+                if not is_there:
+                    if left <= 0:
+                        raise TimeoutError
+                    continue
                 piece = os.read(self.process.stdout.fileno(), 1 << 16)
                 if not piece:
                     return None

@@ -34,17 +34,21 @@ def make_policy(
     config: TransformerConfig,
     *,
     split_batch=lambda x: x,
+    split_logits=None,
     gather_features=lambda x: x,
     split_attention=lambda f: f,
 ) -> Policy:
     """The transformer as a `Policy`: pure functions of parameters and arrays.
 
     split_batch(x [G ...]) -> x, laid out over devices along its first axis: applied to
-    embeddings and logits, where a compiler left to itself splits features instead.
+    embeddings, where a compiler left to itself splits features instead.
+    split_logits(x [G .. V]) -> x, along its first axis and the vocabulary; None: as
+    `split_batch`.
     gather_features(x [V D]) -> x, whole along D: applied to the embeddings of a full
-    forward pass, whose rows a compiler would otherwise fetch in parts and send around.
+    forward pass, whose rows a compiler would otherwise fetch in parts and send around,
+    and to what its logits are computed with, or every slice of them would gather it.
     split_attention(kernel) -> the kernel, run by each device on its own rows and heads:
-    compilers do not look inside (see `runtime.sharding.split_attention`).
+    compilers do not look inside (see `runtime.local_work.split_attention`).
 
     Parameters: `embed` [V D], `blocks` (every leaf with a leading layer axis L, so
     that scanned and unrolled models share checkpoints), `norm` [D], `unembed` [D V]
@@ -53,6 +57,7 @@ def make_policy(
     block = Block(config, make_whole_attention(config, split_attention))
     final_norm = make_norm(config)
     dtype = jnp.dtype(config.dtype)
+    split_logits = split_logits or split_batch
 
     def run_blocks(params, x, views, prefix, suffix, index):
         # A suffix cache is a tuple of layers so that a decoding loop updates each in
@@ -108,13 +113,20 @@ def make_policy(
         if config.vocab_padding:
             token = last_axis_index(config.num_embeddings, logits.ndim)
             logits = jnp.where(token < config.vocab_size, logits, INVISIBLE)
-        return split_batch(logits)
+        return split_logits(logits)
+
+    def gathered(params):
+        if config.tied_embeddings:
+            return {**params, "embed": gather_features(params["embed"])}
+        return {**params, "unembed": gather_features(params["unembed"].T).T}
 
     def logits(params, tokens, segments=None):
         return unembed(params, hidden(params, tokens, segments))
 
     def over_logits(fn, tokens, *readings):
-        unembeds = [functools.partial(unembed, params) for params, _ in readings]
+        unembeds = [
+            functools.partial(unembed, gathered(params)) for params, _ in readings
+        ]
         num_devices = max(1, jax.sharding.get_abstract_mesh().size)
         return arrays.over_logits(
             *(fn, tokens, unembeds, *(hidden for _, hidden in readings)),

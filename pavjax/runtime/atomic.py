@@ -9,6 +9,8 @@ import os
 import shutil
 from pathlib import Path
 
+from pavjax import checksums
+
 SPARE_BYTES = 64 * 2**20  # a checkpoint of a small model and its metrics
 
 
@@ -16,26 +18,44 @@ class StorageError(OSError):
     """The disk is full or the directory cannot be written; the message says which."""
 
 
-def write_text_atomic(path, text):
-    """Write `text` to `path` so that a reader sees the old file or the whole new one.
+@contextlib.contextmanager
+def open_atomic(path, *, checksum=False):
+    """A binary file to write bit by bit, which takes its place under `path` when the
+    block ends without an error, and leaves no trace otherwise: a reader sees the old
+    file or the whole new one. checksum: also write `<path>.sha256`, before that.
 
     Temporary file beside it, fsync, rename. The temporary name holds the process id:
     two writers do not tear each other's file, the last one wins.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    data = text.encode()
+    num_bytes = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
-            file.write(data)
+            yield file
+            num_bytes = file.tell()
             file.flush()
             os.fsync(file.fileno())
+        if checksum:
+            checksums.write_for_file(path, temporary)
         os.replace(temporary, path)
     except OSError as error:
+        raise storage_error(error, path.parent, num_bytes) from error
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise storage_error(error, path.parent, len(data)) from error
+
+
+def write_bytes_atomic(path, data):
+    """Write `data` to `path` in one piece: see `open_atomic`."""
+    with open_atomic(path) as file:
+        file.write(data)
+
+
+def write_text_atomic(path, text):
+    """Write `text` to `path` in one piece: see `open_atomic`."""
+    write_bytes_atomic(path, text.encode())
 
 
 def write_json_atomic(path, value):
@@ -46,31 +66,18 @@ def write_json_atomic(path, value):
 
 @contextlib.contextmanager
 def open_text_atomic(path):
-    """A text file to write bit by bit, which takes its place under `path` when the
-    block ends without an error and leaves no trace otherwise. Gzipped if named *.gz."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as data:
-            if path.suffix == ".gz":
-                # neither a name nor a time, so that equal text gives equal files
-                packed = gzip.GzipFile("", "wb", fileobj=data, mtime=0)
-                with io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as text:
-                    yield text
-            else:
-                text = io.TextIOWrapper(data, encoding="utf-8", newline="\n")
+    """`open_atomic` for text; gzipped if it is named *.gz."""
+    with open_atomic(path) as data:
+        if Path(path).suffix == ".gz":
+            # neither a name nor a time, so that equal text gives equal files
+            packed = gzip.GzipFile("", "wb", fileobj=data, mtime=0)
+            with io.TextIOWrapper(packed, encoding="utf-8", newline="\n") as text:
                 yield text
-                text.flush()
-                text.detach()
-            data.flush()
-            os.fsync(data.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise storage_error(error, path.parent) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        else:
+            text = io.TextIOWrapper(data, encoding="utf-8", newline="\n")
+            yield text
+            text.flush()
+            text.detach()
 
 
 def storage_error(error, directory, num_bytes=None):

@@ -1,8 +1,9 @@
 """Checkpoints: arrays with orbax, and beside them, as JSON, what the arrays are.
 
 A checkpoint directory holds one folder per step, each with `state` (arrays) and
-`metadata` (the model's config, the task, the step, metrics, every array's shape). A
-step is listed only once it is complete, so a killed save leaves nothing half-written.
+`metadata` (the model's config, the task, the step, metrics, every array's shape), and
+the checksums of both. A step is listed only once it is complete, so a killed save
+leaves nothing half-written.
 """
 
 import json
@@ -11,34 +12,79 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
+from pavjax import checksums
+from pavjax.runtime import processes
+from pavjax.runtime.damage import check_undamaged, damaged, remove_damaged
+
+PARTS = ("state", "metadata")  # folders of a step
+
 
 class Checkpointer:
     """Saves and restores a train state; saving happens in the background.
 
-    Kept are the last `keep_last` steps, every multiple of `keep_every` (0: none) and,
-    if `best` names one of the metrics given to `save`, the step with its lowest value
-    (`best_mode="max"`: highest).
+    Kept are the last `keep_last` steps, every multiple of `keep_every` (0: none) that
+    is one of `interval` too and, if `best` names one of the metrics given to `save`,
+    the step with its lowest value (`best_mode="max"`: highest). Steps at the end that
+    are damaged are removed with a warning, so that a run goes on from the last whole
+    one; DamagedFile if none is whole.
     """
 
     def __init__(
-        self, directory, *, keep_last=1, keep_every=0, best=None, best_mode="min"
+        self,
+        directory,
+        *,
+        keep_last=1,
+        keep_every=0,
+        interval=1,
+        best=None,
+        best_mode="min",
     ):
         self.directory = Path(directory).absolute()
         self.keep_last, self.keep_every = keep_last, keep_every
+        self.interval = interval
         self.best, self.best_mode = best, best_mode
+        self.saving = None  # the step that is on its way to the disk
+        if processes.is_first():
+            remove_damaged(self.directory, saved_steps(self.directory))
+        processes.barrier(f"{self.directory} is looked through")
         self.values = metric_by_step(self.directory, best) if best else {}
         self.manager = ocp.CheckpointManager(
             self.directory,
-            options=ocp.CheckpointManagerOptions(preservation_policy=self),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=self,
+                async_options=ocp.options.AsyncOptions(
+                    post_finalization_callback=self._write_checksums
+                ),
+            ),
         )
 
     def should_preserve(self, checkpoints, *, context=None):
         """Which of `checkpoints` stay: orbax asks at every save."""
-        steps = sorted(checkpoint.step for checkpoint in checkpoints)
+        kept = self._kept(checkpoint.step for checkpoint in checkpoints)
+        return [checkpoint.step in kept for checkpoint in checkpoints]
+
+    def _kept(self, steps):
+        steps = sorted(steps)
         kept = {*steps[-self.keep_last :], self.best_step() if self.best else None}
         if self.keep_every:
-            kept |= {step for step in steps if step % self.keep_every == 0}
-        return [checkpoint.step in kept for checkpoint in checkpoints]
+            every = {step for step in steps if step % self.keep_every == 0}
+            kept |= {step for step in every if step % self.interval == 0}
+        return kept
+
+    def thin(self, keep_last):
+        """Remove all but the last `keep_last` steps and those that are kept anyway."""
+        self.wait()
+        self.keep_last = keep_last
+        for step in set(self.all_steps()) - self._kept(self.all_steps()):
+            self.manager.delete(step)
+
+    def _write_checksums(self):
+        """Called in the background and by one process, when all arrays of a step are on
+        disk and its folder has not yet got its name."""
+        suffix = ocp.utils.TMP_DIR_SUFFIX
+        folders = self.directory.glob(f"{self.saving}{suffix}*")
+        for folder in [*folders] or [self.directory / str(self.saving)]:
+            checksums.write_for_folder(folder, PARTS)
 
     def save(self, step, state, metadata=None, metrics=None):
         """Save `state` as of `step`. `metadata` and `metrics` are plain JSON values.
@@ -50,6 +96,8 @@ class Checkpointer:
         record["arrays"] = describe_arrays(state)
         if self.best in metrics:
             self.values[int(step)] = metrics[self.best]
+        self.wait()  # as the next line would, before `saving` changes
+        self.saving = int(step)
         self.manager.save(
             int(step),
             args=ocp.args.Composite(
@@ -76,15 +124,16 @@ class Checkpointer:
         example: a state, or its `jax.eval_shape` with shardings. `metadata` is what
         the run would save now; it is only quoted if the arrays do not fit.
         """
-        self.manager.wait_until_finished()
+        self.wait()
         return load(self.directory, example, step=step, metadata=metadata)
 
     def wait(self):
-        """Block until the last save is on disk."""
+        """Block until the last save is on disk, for all processes to read."""
         self.manager.wait_until_finished()
+        processes.barrier(f"checkpoints of {self.directory}")
 
     def close(self):
-        self.manager.wait_until_finished()
+        self.wait()
         self.manager.close()
 
     def __enter__(self):
@@ -105,13 +154,14 @@ def load(directory, example, *, step=None, metadata=None, whole=None):
 
     whole: the path of which all arrays must be asked for, as in "params/policy"; None:
     all of each top entry of `example`.
-    Leaves of `example` without a sharding are put on the first device. Raises
+    Leaves of `example` without a sharding are put on this process's first device. Raises
     ValueError, naming the first array that differs and both configs, if the checkpoint
     is of another model, before any array is read.
     """
     directory = Path(directory).absolute()
     step = last_step(directory) if step is None else int(step)
     check_same_arrays(directory, step, example, metadata, whole)
+    check_undamaged(directory, step, "state/")
     target = jax.tree.map(abstract_array, example)
     reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
     return reader.restore(
@@ -134,7 +184,11 @@ def load_metadata(directory, *, step=None):
         raise FileNotFoundError(
             f"no checkpoint of step {step} in {directory}: {steps=}"
         )
-    return json.loads(path.read_text())
+    check_undamaged(directory, step, "metadata/")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:  # of an earlier version, without checksums
+        raise damaged(path, f"is damaged ({error})", directory) from error
 
 
 def saved_steps(directory):
@@ -213,5 +267,5 @@ def abstract_array(leaf):
     """Shape, dtype and sharding of a leaf; the first device where it has none."""
     sharding = getattr(leaf, "sharding", None)
     if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -27,7 +27,7 @@ def num_cores():
 def divide_cpu(batch_sizes=(), most=MOST_CPU_DEVICES):
     """Make a JAX device of each core, for this process and those that it starts: a loop
     of small matrix products keeps no more than one core busy, so that each has a loop of
-    its own (see `sharding.by_rows`).
+    its own (see `local_work.by_rows`).
 
     The largest power of two that is at most `most` and the number of cores, and that
     divides all `batch_sizes`: a number that the machine and the work decide, and not

@@ -1,5 +1,6 @@
 """Metrics as JSON lines, always; TensorBoard and Weights & Biases when asked for."""
 
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -58,6 +59,16 @@ class MetricsWriter:
 
     def __exit__(self, *_):
         self.close()
+
+
+class NoMetrics(contextlib.nullcontext):
+    """In the place of a `MetricsWriter`, where another process writes."""
+
+    def __enter__(self):
+        return self
+
+    def write(self, step, metrics):
+        """Nothing."""
 
 
 def truncate(path, after_step):

@@ -1,8 +1,13 @@
-"""Where arrays live: one mesh, one table of rules, parameters born sharded.
+"""Where arrays live: one mesh, two tables of rules, parameters born sharded.
 
 Mesh axes: `data` splits the batch, `fsdp` splits batch and parameters, `tensor` splits
 heads, MLP features and vocabulary. All are Auto axes: the compiler propagates what the
 rules, the batch and `constrain` pin down.
+
+Parameters lie as training wants them, each device a share of everything. A pass over a
+batch gathers each matrix once, which its many tokens pay for; a decoding step has few
+tokens, and would spend its time on gathering. So what decodes first lays a copy out
+anew, whole along `fsdp`, once for all of its steps: `for_decoding`.
 """
 
 import re
@@ -10,7 +15,7 @@ from math import prod
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 AXES = ("data", "fsdp", "tensor")
@@ -21,7 +26,7 @@ BATCH = ("data", "fsdp")  # the mesh axes that an array's batch axis is split ov
 # parameter at the end of their own, so they follow it; second moments of rows and
 # columns alone have other shapes, and are split by their longest axis. What no rule
 # matches replicates.
-RULES = (
+TRAINING_RULES = (
     (r"unembed$", P("fsdp", "tensor")),  # [D V]
     (r"embed$", P("tensor", "fsdp")),  # [V D]
     (r"(query|key|value)/kernel$", P("fsdp", "tensor", None)),  # [L D heads head_dim]
@@ -30,7 +35,16 @@ RULES = (
     (r"down/kernel$", P("tensor", "fsdp")),  # [L mlp D]
     (r"heads/value$", P("fsdp", None)),  # [D P]
 )
+DECODING_RULES = (
+    (r"unembed$", P(None, "tensor")),
+    (r"embed$", P("tensor", None)),
+    (r"(query|key|value)/kernel$", P(None, "tensor", None)),
+    (r"output/kernel$", P("tensor", None, None)),
+    (r"(up|gate)/kernel$", P(None, "tensor")),
+    (r"down/kernel$", P("tensor", None)),
+)
 FACTORED = r"(^|/)v_(row|col)/"
+MATRICES = ("kernel", "embed", "unembed")  # last names of what tokens multiply
 
 
 def make_mesh(data=-1, fsdp=1, tensor=1, devices=None):
@@ -59,8 +73,8 @@ def make_mesh(data=-1, fsdp=1, tensor=1, devices=None):
     )
 
 
-def spec_of(path, shape, mesh):
-    """The PartitionSpec of one array, by the first rule that its path matches.
+def spec_of(path, shape, mesh, rules=TRAINING_RULES):
+    """The PartitionSpec of one array, by the first of `rules` that its path matches.
 
     Axes that the mesh does not divide evenly stay whole.
     Example: "blocks/up/kernel", (2, 64, 256) on fsdp 2, tensor 2 -> (None, fsdp, tensor).
@@ -69,7 +83,7 @@ def spec_of(path, shape, mesh):
         longest = max(range(len(shape)), key=shape.__getitem__)
         axes = ["fsdp" if axis == longest else None for axis in range(len(shape))]
         return fitting_spec(axes, shape, mesh)
-    for pattern, spec in RULES:
+    for pattern, spec in rules:
         if re.search(rf"(^|/){pattern}", path):
             break
     else:
@@ -81,26 +95,30 @@ def spec_of(path, shape, mesh):
 
 
 def fitting_spec(axes, shape, mesh):
-    """`axes` as a PartitionSpec, None where the mesh does not divide the array."""
+    """`axes` as a PartitionSpec, None where the mesh does not divide the array, or has
+    been divided along that axis already."""
+    free = free_axes(mesh) if isinstance(mesh, AbstractMesh) else AXES
 
-    def num_parts(axis):
+    def fits(axis, size):
         names = axis if isinstance(axis, tuple) else (axis,)
-        return prod(mesh.shape[name] for name in names if name)
+        names = [name for name in names if name]
+        num_parts = prod(mesh.shape[name] for name in names)
+        return size % num_parts == 0 and set(names) <= set(free)
 
     return P(
         *(
-            axis if size % num_parts(axis) == 0 else None
+            axis if fits(axis, size) else None
             for axis, size in zip(axes, shape, strict=True)
         )
     )
 
 
-def shardings_of(tree, mesh):
+def shardings_of(tree, mesh, rules=TRAINING_RULES):
     """A NamedSharding for every array (or abstract array) of `tree`, by the rules."""
 
     def sharding_of(path, leaf):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return NamedSharding(mesh, spec_of(name, leaf.shape, mesh))
+        return NamedSharding(mesh, spec_of(name, leaf.shape, mesh, rules))
 
     return jax.tree_util.tree_map_with_path(sharding_of, tree)
 
@@ -109,9 +127,29 @@ def pinned(tree):
     """`tree` with every array laid out by the rules, inside of a compiled function; as
     it is without a mesh and where a device works on its own, like `constrain`."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or _is_inside(mesh):
+    if mesh.empty or is_inside(mesh):
         return tree
     return jax.lax.with_sharding_constraint(tree, shardings_of(tree, mesh))
+
+
+def for_decoding(params, dtype):
+    """A copy of a policy's parameters that decoding steps read without gathering, inside
+    of a compiled function: by `DECODING_RULES`, and matrices in the `dtype` in which
+    they are multiplied, so that no step rounds them anew and half as much is sent.
+
+    Without a mesh the parameters as they are, like `constrain`.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1 or is_inside(mesh):
+        return params
+
+    def rounded(path, leaf):
+        is_matrix = getattr(path[-1], "key", None) in MATRICES
+        return leaf.astype(dtype) if is_matrix else leaf
+
+    params = jax.tree_util.tree_map_with_path(rounded, params)
+    layout = shardings_of(params, mesh, DECODING_RULES)
+    return jax.lax.with_sharding_constraint(params, layout)
 
 
 def abstract_sharded(init_fn, *args, mesh):
@@ -158,78 +196,35 @@ def put_batch(batch, mesh, name="batch_size"):
                 f"set {name} to a multiple of {parts}"
             )
     whole, split = replicated(mesh), batch_sharding(mesh)
-    return jax.device_put(
-        batch, jax.tree.map(lambda leaf: split if leaf.ndim else whole, batch)
-    )
+    return put(batch, jax.tree.map(lambda leaf: split if leaf.ndim else whole, batch))
 
 
-def split_attention(kernel):
-    """The kernel run by each device on its own rows and heads: compilers do not look
-    inside a kernel, and would gather all that it reads. -> a function of the same
-    arguments, query [G K R T F], keys and values [G K T F], segments [G T] or None.
+def put(tree, shardings):
+    """`jax.device_put`, also onto devices of several processes: all of them hold the
+    same host arrays, and each gives its own devices what is theirs."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, shardings)
 
-    Acts under `jax.set_mesh(mesh)`, as `constrain` does. `tensor` splits the key-value
-    heads K, or else the query heads R of each; what does not divide stays whole.
-    """
-
-    def split(query, keys, values, segments):
-        mesh = jax.sharding.get_abstract_mesh()
-        if mesh.size == 1 or _is_inside(mesh):
-            return kernel(query, keys, values, segments)
-        batch, heads, groups, *_ = fitting_spec(
-            (BATCH, "tensor", "tensor", None, None), query.shape, mesh
+    def put_leaf(leaf, sharding):
+        if isinstance(leaf, jax.Array):
+            return jax.device_put(leaf, sharding)
+        return jax.make_array_from_callback(
+            np.shape(leaf), sharding, lambda index: np.asarray(leaf)[index]
         )
-        groups = None if heads else groups
-        query_spec, shared_spec = P(batch, heads, groups), P(batch, heads)
-        return jax.shard_map(
-            kernel,
-            in_specs=(query_spec, shared_spec, shared_spec, P(batch)),
-            out_specs=query_spec,
-            check_vma=False,  # kernels do not say which axes their results vary over
-        )(query, keys, values, segments)
 
-    return split
+    return jax.tree.map(put_leaf, tree, shardings)
 
 
-def num_row_parts(num_rows):
-    """How many devices of the mesh can each work on rows of their own: those of `data`,
-    where each holds all parameters and there are rows to divide; else 1."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or _is_inside(mesh) or mesh.size != mesh.shape["data"]:
-        return 1
-    return 1 if num_rows == 1 else mesh.size
-
-
-def by_rows(fn):
-    """fn(replicated, rows) run by each device on its own rows, with its own loops: none
-    waits for another's, as it would in one program for all (1.5x on two CPU devices).
-
-    replicated, rows: pytrees; the leaves of `rows` and of the result begin with the
-    axis of rows, each of which is worked on by itself: where they do not divide, the
-    last one is worked on several times. Plain `fn` where `num_row_parts` is 1.
-    """
-
-    def split(replicated, rows):
-        num_rows = jax.tree.leaves(rows)[0].shape[0]
-        num_parts = num_row_parts(num_rows)
-        if num_parts == 1:
-            return fn(replicated, rows)
-        if num_missing := -num_rows % num_parts:
-            index = np.minimum(np.arange(num_rows + num_missing), num_rows - 1)
-            rows = jax.tree.map(lambda x: x[index], rows)
-        specs = (P(), P("data"))
-        run = jax.shard_map(fn, in_specs=specs, out_specs=P("data"), check_vma=False)
-        found = run(replicated, rows)
-        if num_missing:
-            found = jax.tree.map(lambda x: x[:num_rows], found)
-        return found
-
-    return split
-
-
-def _is_inside(mesh):
-    """Whether a device is at work on a part of its own: nothing is to be split there."""
+def is_inside(mesh):
+    """Whether a device is at work on a part of its own: see `local_work`."""
     return AxisType.Manual in mesh.axis_types
+
+
+def free_axes(mesh):
+    """The axes along which something is still to be split: all, or inside of
+    `local_work.by_rows` those that a group of devices has to itself."""
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return tuple(name for name, kind in kinds if kind != AxisType.Manual)
 
 
 def constrain(x, *axes):
@@ -240,7 +235,10 @@ def constrain(x, *axes):
     axis of the logits if nobody pins it.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or _is_inside(mesh):
+    if mesh.empty or not free_axes(mesh):
         return x
     axes = tuple(axes) + (None,) * (x.ndim - len(axes))
-    return jax.lax.with_sharding_constraint(x, fitting_spec(axes, x.shape, mesh))
+    spec = fitting_spec(axes, x.shape, mesh)
+    if is_inside(mesh) and not any(spec):
+        return x  # nothing is pinned by saying that a part is whole
+    return jax.lax.with_sharding_constraint(x, spec)

@@ -27,6 +27,7 @@ from pavjax.nets.checkpoint_files import TensorFiles, read_json
 from pavjax.nets.config_json import config_from_hf
 from pavjax.nets.pretrained import find_folder
 from pavjax.nets.step_heads import is_of_head
+from pavjax.runtime import processes
 from pavjax.step_scorers.inputs import LAYOUTS, encode, label_ids
 
 TOO_LONG = ("error", "nan")
@@ -197,7 +198,7 @@ def _scored(logits, batch, batch_size):
     for row, (ids, positions) in enumerate(batch):
         tokens[row, : len(ids)] = ids
         places[row, : len(positions)] = np.minimum(positions, len(ids) - 1)
-    found = np.asarray(logits(tokens, places), np.float64)
+    found = processes.on_host(logits(tokens, places)).astype(np.float64)
     found = 0.5 * (1 + np.tanh(0.5 * found))
     return [
         [

@@ -15,7 +15,7 @@ from experiments.bench.lines import Case, Rival, UnequalError
 from experiments.bench.suites import decode, inputs
 from pavjax import decoding, evaluate, guided_decoding, provers
 from pavjax.nets import make_verifier
-from pavjax.runtime import sharding
+from pavjax.runtime import local_work
 
 NUM_PROVERS = 2
 
@@ -121,7 +121,7 @@ def make_search(model, head):
     @jax.jit
     def search(policy_params, verifier_params, key, tokens, prompt_len):
         rows = (jnp.arange(len(tokens)), tokens, prompt_len)
-        return sharding.by_rows(part)((policy_params, verifier_params, key), rows)
+        return local_work.by_rows(part)((policy_params, verifier_params, key), rows)
 
     return search, params
 

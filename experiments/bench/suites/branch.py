@@ -71,7 +71,7 @@ def case(model, name, prompt_len, new, trace_tokens):
             "prompt": prompt_len,
             "longest prefix": longest,
             "new": new,
-            "slots": min(prefix_len.size, drawing.decode_slots()),
+            "slots": min(prefix_len.size, drawing.decode_slots(model.policy, new)),
         },
         unit="labels",
         amount=prefix_len.size,
@@ -133,6 +133,9 @@ def check_first_logits(model, shared, own):
 def cache_notes(model, arguments, new):
     """Bytes of caches that must be kept: each row's prefix, and a suffix per slot."""
     tokens, prefix_len, _ = arguments
-    entries = tokens.size + min(prefix_len.size, drawing.decode_slots()) * new
+    entries = (
+        tokens.size
+        + min(prefix_len.size, drawing.decode_slots(model.policy, new)) * new
+    )
     entry = evaluate.cache_entry_bytes(model.size, model.itemsize)
     return {"cache_bytes": entries * entry}

@@ -44,7 +44,7 @@ def case(model, num_rows):
             "rows": num_rows,
             "prompt": prompt_len,
             "new": new,
-            "slots": min(num_rows, drawing.decode_slots()),
+            "slots": min(num_rows, drawing.decode_slots(model.policy, new)),
         },
         unit="tokens",
         amount=num_rows * new,
