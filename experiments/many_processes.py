@@ -21,6 +21,7 @@ def begin(options, jobs):
     if options.processes > 1 and not settings.coordinator:
         heartbeat_seconds = settings.heartbeat_seconds
         sys.exit(local_processes.run(options.processes, heartbeat_seconds))
+    local_processes.end_with_launcher()
     processes.start(settings.to_dict())
     cli.prepare(options.workdir)
     check_same(options.workdir, [job.hash for job in jobs])

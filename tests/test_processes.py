@@ -149,6 +149,27 @@ def test_a_process_that_hangs_after_a_failure_is_killed():
     assert hangs.returncode == -signal.SIGKILL
 
 
+def test_a_process_does_not_outlive_the_one_that_has_started_it(tmp_path):
+    code = (
+        "import os, subprocess, sys, time; from experiments import local_processes as l\n"
+        "if l.STARTED_BY in os.environ:\n"
+        "    l.end_with_launcher(); print('ready', flush=True); time.sleep(600)\n"
+        "environment = os.environ | {l.STARTED_BY: str(os.getpid())}\n"
+        "subprocess.run([sys.executable, '-c', sys.argv[1], ''], env=environment)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", code, code],
+        env=environment,
+        stdout=subprocess.PIPE,
+    )
+    assert launcher.stdout.readline() == b"ready\n"
+    launcher.kill()
+    began = time.monotonic()
+    launcher.communicate()  # until nobody holds the other end of its output any more
+    assert time.monotonic() - began < 60
+
+
 # ---------------------------------------------------------------- together
 
 
