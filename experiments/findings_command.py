@@ -22,6 +22,7 @@ def run_to_page(argv, *, default, description, plan):
         return
     many_processes.begin(options, jobs)
     execution = runner.execution_of(options.config)
+    runner.use_cores(jobs, execution)
     runner.run_jobs(jobs, options.workdir, execution, options.parallel)
     if not processes.is_first():
         return
