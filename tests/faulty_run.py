@@ -30,6 +30,7 @@ FUNCTIONS = {
     "part": (KeptParts, "keep"),
     "unit": (search.Units, "keep"),
     "grade": (drawing, "grade"),
+    "save": (Checkpointer, "save"),
     "thin": (Checkpointer, "thin"),
 }
 # job -> (function, number of the fatal call)

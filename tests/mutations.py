@@ -78,7 +78,7 @@ def mutated_json(rng, value):
         holder, key = places[rng.integers(len(places))]
         kind = rng.integers(5)
         if kind == 0:
-            holder[key] = ODD_VALUES[rng.integers(len(ODD_VALUES))]
+            holder[key] = copy.deepcopy(ODD_VALUES[rng.integers(len(ODD_VALUES))])
         elif kind == 1:
             holder[key] = TRAPS[rng.integers(len(TRAPS))]
         elif kind == 2:

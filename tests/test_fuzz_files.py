@@ -46,8 +46,8 @@ def solutions():
 def rows_of(name):
     """Valid rows of a format."""
     if name == "token_advantages":
-        ids = {"prompt_ids": [1, 2], "response_ids": [3, 4, 5]}
-        return [ids | {"advantages": [0.1, 0.1, -0.5]}]
+        ids = {"prompt_ids": [1, 2], "completion_ids": [3, 4, 5]}
+        return [ids | {"completion_advantages": [0.1, 0.1, -0.5]}]
     return [*formats.convert(solutions(), name, LabelRules())]
 
 
@@ -66,7 +66,8 @@ def test_rows_of_odd_values_are_read_or_refused(tmp_path, name, seed, count):
     write(path, rows)
     list(formats.read_file(path, name))  # valid, and all is loaded
     for _ in range(count):
-        write(path, [mutated_json(rng, row) for row in rows])
+        at = rng.integers(len(rows))
+        write(path, [*rows[:at], mutated_json(rng, rows[at]), *rows[at + 1 :]])
         with no_hang(), no_code_run():
             try:
                 list(formats.read_file(path, name))
