@@ -215,6 +215,8 @@ WRITERS = {
     "pavjax/data/downloads.py": "renames what it has written, below that floor too",
     "pavjax/nets/checkpoint_files.py": "renames what it has written, likewise",
     "pavjax/nets/saving.py": "renames what it has copied, likewise",
+    "pavjax/data/label_rows.py": "renames the folder that it has written, likewise",
+    "pavjax/runtime/processes.py": "to /dev/null",
     "pavjax/runtime/metrics.py": "appends lines; readers leave out half a line",
     "pavjax/runtime/hardware.py": "asks the system to forget a peak, in /proc",
     "pavjax/grading/symbolic_worker.py": "a pipe",
