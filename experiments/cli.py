@@ -33,6 +33,7 @@ class ConfigError(Exception):
     """A config file, preset, field or value that does not exist or does not fit."""
 
 
+MAX_VALUE = 10_000  # characters of a value on the command line: Python parses it
 # Errors whose message says it all.
 EXPECTED = (StageError, ConfigError, StorageError, DamagedFile)
 EXPECTED += (processes.ProcessesError,)
@@ -234,8 +235,13 @@ def parse_value(config, path, text):
     if isinstance(present, bool) and text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        if len(text) > MAX_VALUE:
+            raise MemoryError
+        value = ast.literal_eval(text)  # literals alone: nothing is run
+    except (RecursionError, MemoryError):
+        problem = f"is too long or too deeply nested: {text:.40}"
+        raise ConfigError(f"the value of config.{path} {problem}") from None
+    except (ValueError, SyntaxError, TypeError):  # the last: {[]: 1}
         value = text
         if isinstance(present, tuple):  # --config.provers=base,strong
             value = tuple(part for part in text.strip("()").split(",") if part)
