@@ -2,19 +2,21 @@
 
 tiny    laptop:  python -m experiments.run --config=configs/arithmetic.py:tiny
 small   laptop for an hour or two, GPU for minutes
+three   three policies of rising strength, each of which can be base and prover
 micro   all stages in a minute, for tests: nothing is learned
 pod     an example of mesh settings for a pod slice
 """
 
-from configs import base
+from configs import base, stages
 
-PRESETS = ("tiny", "small", "micro", "pod")
+PRESETS = ("tiny", "small", "three", "micro", "pod")
 
 
 def get_config(preset="tiny"):
     config = base.get_config()
     config.task.name = "arithmetic"
-    {"tiny": tiny, "small": small, "micro": micro, "pod": pod}[preset](config)
+    presets = {"tiny": tiny, "small": small, "three": three, "micro": micro, "pod": pod}
+    presets[preset](config)
     return config
 
 
@@ -69,6 +71,16 @@ def small(config):
     config.evaluate.num_samples = 256
     config.rl.update(seeds=(0, 1, 2), num_iterations=200, num_pass_at=64)
     config.rl.methods = ("orm", "pav", "pav_base", "q_value")
+
+
+def three(config):
+    """The counterpart of the paper's 2B, 9B and 27B: config.base says which is which."""
+    tiny(config)
+    config.policies.expert = stages.policy(init="strong")
+    config.policies.expert.update(num_updates=150, error_rate=0.12, learning_rate=2e-3)
+    config.provers = ("base", "strong", "expert")
+    config.prover_family.update(best_of=(4,), best_of_others=())
+    config.search.update(widths=(4, 16), sweep_widths=(4,))
 
 
 def micro(config):

@@ -2,29 +2,50 @@
 
 from math import prod
 
+import jax
+import numpy as np
+
 from pavjax import packing
 from pavjax.runtime import sharding
 
 PER_TOKEN = ("tokens", "step_ids", "reference_logprobs")
 
 
-def make_put(records, names, section, mesh, name):
-    """-> put(index): those rows of `records` on the devices, as (traces, layout).
+def make_put(source, names, section, mesh, name):
+    """-> put(index): those traces of `source` on the devices, as (traces, layout).
 
-    traces: a dict of `names`, no longer than the longest trace of all records; layout:
-    where the tokens go in packed rows of that length, or None: see `as_rows`. name: of
-    the section, for the message if its batch_size does not divide.
+    source: `data.MemoryRows`, or another with its attributes. traces: a dict of
+    `names`, no longer than the longest trace of all; layout: where the tokens go in
+    packed rows of that length, or None: see `as_rows`.
+    name: of the section, for the message if its batch_size does not divide.
     """
-    lengths, most = records["length"], records["tokens"].shape[1]
-    row_len = packing.rounded_len(lengths.max(), most)
-    shortened = cut({name: records[name] for name in names}, row_len)
+    row_len = packing.rounded_len(source.longest, source.num_tokens)
 
     def put(index):
-        traces = {name: values[index] for name, values in shortened.items()}
+        own = own_rows(len(index), mesh)
+        traces = cut(source.rows(index[own], names), row_len)
+        if len(own) < len(index):
+            traces = {name: spread(x, own, len(index)) for name, x in traces.items()}
         traces = sharding.put_batch(traces, mesh, f"{name}.batch_size")
-        return traces, put_layout(lengths[index], row_len, section, mesh)
+        return traces, put_layout(source.lengths(index), row_len, section, mesh)
 
     return put
+
+
+def own_rows(num_rows, mesh):
+    """The rows of a batch that are for devices of this process; it reads no others."""
+    if jax.process_count() == 1:
+        return np.arange(num_rows)
+    split = sharding.batch_sharding(mesh)
+    parts = split.addressable_devices_indices_map((num_rows,)).values()
+    return np.unique(np.concatenate([np.arange(num_rows)[part] for part in parts]))
+
+
+def spread(values, own, num_rows):
+    """The rows `own` [n] in their places among all; nobody looks at the others."""
+    found = np.zeros((num_rows, *values.shape[1:]), values.dtype)
+    found[own] = values
+    return found
 
 
 def cut(records, row_len):

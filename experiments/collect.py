@@ -48,7 +48,10 @@ def run(job, workspace):
         "provers": settings["provers"],
         "num_traces": num_traces,
         "num_completions": {
-            split: count_drawn(data.read_labels(str(directory), split))
+            split: sum(
+                count_drawn(shard)
+                for shard in data.iterate_shards(str(directory), split)
+            )
             for split in num_traces
         },
         "num_problems": {split: len(found.ids) for split, found in problems.items()},

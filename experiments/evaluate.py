@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import building, cli, drawing, verifier_quality
+from experiments import building, cli, drawing, verifier_labels, verifier_quality
 from experiments import run as runner
 from experiments import verifier as verifier_stage
 from experiments.job_settings import task_settings
@@ -95,7 +95,7 @@ def judge_fresh_traces(task, judge, policy, problems, key, *, num_samples):
 
     base = judge.provers[0]
     found = measured(records, judge.provers)
-    whole = measured(verifier_stage.outcomes_only(records), [base])
+    whole = measured(verifier_labels.outcomes_only(records), [base])
     return {
         "num_problems": found["num_problems"],
         "num_traces": len(records["reward"]),

@@ -30,13 +30,9 @@ def fit(
     is_logged = logged_steps(workspace, num_steps, checkpoint_every)
     keep |= {"keep_last": 2, "interval": checkpoint_every}
     with workspace.checkpointer(**keep) as checkpoints:
-        start = processes.agreed(checkpoints.latest_step())
-        if start is not None:
-            state = checkpoints.restore(start, state, metadata)
-            saved = checkpoint.load_metadata(checkpoints.directory, step=start)
-            workspace.costs.restore(saved["costs"])
-            if start < num_steps:
-                workspace.log(f"continuing after {start} of {num_steps} {unit}")
+        start, state = _resumed(workspace, checkpoints, state, metadata)
+        if start and start < num_steps:
+            workspace.log(f"continuing after {start} of {num_steps} {unit}")
         first, checked = start or 0, start or 0
         with (
             workspace.metrics(resume_step=start) as metrics,
@@ -44,9 +40,7 @@ def fit(
         ):
             for step in range(first + 1, num_steps + 1):
                 state, values = step_fn(state, step)
-                # Several processes ask each other, where they have to wait anyhow.
-                may_ask = is_logged(step) or not processes.are_many()
-                is_asked = may_ask and preemption.asked()
+                is_asked = _is_asked(is_logged(step))
                 is_checkpoint = step % checkpoint_every == 0 or step == num_steps
                 if is_logged(step) or is_asked:
                     values = {k: float(v) for k, v in jax.device_get(values).items()}
@@ -68,6 +62,22 @@ def fit(
                     preemption.stop_if_asked()
         checkpoints.thin(keep_last=1)
     return state
+
+
+def _is_asked(is_logged):
+    """Whether the run is to end here. Several processes ask each other only where they
+    wait for the devices anyhow."""
+    return (is_logged or not processes.are_many()) and preemption.asked()
+
+
+def _resumed(workspace, checkpoints, state, metadata):
+    """The last step that was saved, or None, and the state then, with its costs."""
+    start = processes.agreed(checkpoints.latest_step())
+    if start is not None:
+        state = checkpoints.restore(start, state, metadata)
+        saved = checkpoint.load_metadata(checkpoints.directory, step=start)
+        workspace.costs.restore(saved["costs"])
+    return start, state
 
 
 def _validation(values):

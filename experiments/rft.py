@@ -17,11 +17,19 @@ def run(job, workspace):
     task = building.task_of(settings["task"])
     base = building.load_policy(workspace.input_checkpoints("base"), task)
     directory = str(workspace.inputs["collect"] / "labels")
+    labelled = data.LabelRows([directory], "train")
+    index = data.index_of(
+        labelled, str(workspace.directory / "index"), {"correct": is_correct_seed}
+    )
+    validation = data.read_labels(directory, "validation")
+    own = is_correct_seed(validation)
     examples = {
-        split: correct_traces(data.read_labels(directory, split), split)
-        for split in ("train", "validation")
+        "train": data.PickedRows(labelled, index, "correct"),
+        "validation": {name: values[own] for name, values in validation.items()},
     }
-    workspace.log(f"{len(examples['train']['length'])} correct traces to train on")
+    check_any(len(examples["train"]), "train")
+    check_any(own.sum(), "validation")
+    workspace.log(f"{len(examples['train'])} correct traces to train on")
     sft.train_policy(
         workspace,
         *(task, base.config, settings["rft"], examples),
@@ -32,16 +40,19 @@ def run(job, workspace):
     )
 
 
-def correct_traces(records, split):
-    """The seed traces that end in the right answer (paper, App. E)."""
-    own = (records["branch"] < 0) & (records["reward"] > 0)
-    if not own.any():
+def is_correct_seed(records):
+    """[N] bool: the seed traces that end in the right answer (paper, App. E)."""
+    return (records["branch"] < 0) & (records["reward"] > 0)
+
+
+def check_any(count, split):
+    """StageError if there is none of them."""
+    if not count:
         raise StageError(
             f"none of the base policy's {split} traces is correct, so there is nothing "
             "to fine-tune on: raise policies.<base>.num_updates, collect.num_problems or "
             "collect.num_heldout_problems"
         )
-    return {name: values[own] for name, values in records.items()}
 
 
 if __name__ == "__main__":

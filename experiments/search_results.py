@@ -38,6 +38,10 @@ def summarize(
         },
         "best_of_n": samples,
         "beam": {"Q": curves["Q"], "PAV": curves[default], **curves},
+        "over_orm": {
+            label: over_orm(by_width, samples["ORM"]["n"], per_problem["ORM"][1])
+            for label, by_width in beams.items()
+        },
         "final_pick": final_picks(searcher, beams[default], curves[default]),
         "prover_sweep": [label for label in rules if label != PLAIN],
         "default_prover": default,
@@ -128,6 +132,28 @@ def beam_curve(searcher, by_width):
         "tokens": [float(by_width[w]["written"].sum(1).mean()) for w in widths],
         "flops": [searcher.beam_flops(by_width[w], w) for w in widths],
     }
+
+
+def over_orm(by_width, ns, orm):
+    """Relative improvement in accuracy, in %, over ORM best-of-N with as many samples
+    as there are beams (paper, Fig. 5c): {"n", "percent": [[estimate, low, high]]}, paired
+    by problem; None where the ORM has no success to compare with.
+
+    orm: [B K], its expected correctness at `ns` [K].
+    """
+    found = {"n": [], "percent": []}
+    for width in sorted(set(by_width) & set(ns)):
+        baseline = orm[:, ns.index(width)]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            percent = evaluate.bootstrap(
+                lambda ours, theirs: 100 * (np.divide(ours.mean(), theirs.mean()) - 1),
+                *(np.asarray(by_width[width]["correct"], float), baseline),
+            )
+        found["n"].append(width)
+        found["percent"].append(
+            [float(limit) if np.isfinite(limit) else None for limit in percent]
+        )
+    return found
 
 
 def final_picks(searcher, by_width, curve):

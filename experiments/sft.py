@@ -15,7 +15,7 @@ import numpy as np
 from experiments import batches, building, drawing, fitting, sources
 from experiments import run as runner
 from experiments.problems import problem_sets
-from pavjax import evaluate, losses, train
+from pavjax import data, evaluate, losses, train
 from pavjax.arrays import picked_logprobs, response_mask
 from pavjax.runtime import checkpoint, sharding
 from pavjax.tasks import encoding
@@ -31,6 +31,7 @@ def run(job, workspace):
         split: demonstrate(task, found, section["error_rate"], settings["seed"])
         for split, found in problems.items()
     }
+    examples["train"] = data.MemoryRows(examples["train"])
     init, model = None, settings["model"]
     if section["init"]:
         start = start_of(workspace, section["init"], task, model)
@@ -65,7 +66,8 @@ def train_policy(
 ):
     """Fit a policy to traces, write checkpoints and results: what sft and rft share.
 
-    examples: {"train", "validation"} dicts of tokens [B T], step_ids [B T], length [B].
+    examples: of "train", what `batches.make_put` reads; of "validation", a dict of
+    tokens [B T], step_ids [B T], length [B].
     init: parameters to start from; None = random ones.
     """
     policy, size = building.policy_of(model, task)
@@ -81,13 +83,14 @@ def train_policy(
     update_on = make_update(policy, section)
     stage = workspace.directory.parent.name
     put = batches.make_put(examples["train"], NAMES, section, mesh, stage)
-    lengths, draw = examples["train"]["length"], batch_drawer(data_key)
+    draw = batch_drawer(data_key)
 
     def step_fn(state, step):
-        index = draw(step, len(lengths), section["batch_size"])
+        index = draw(step, len(examples["train"]), section["batch_size"])
+        length = examples["train"].lengths(index)
         workspace.costs.add(
-            tokens_trained=lengths[index].sum(),
-            flops=np.sum(evaluate.train_flops(size, lengths[index])),
+            tokens_trained=length.sum(),
+            flops=np.sum(evaluate.train_flops(size, length)),
         )
         return update_on(state, *put(index))
 

@@ -76,10 +76,12 @@ def run(argv):
         return
     cli.prepare(options.workdir)
     config = load_config(sweep, overrides)
+    execution = runner.execution_of(config)
     if options.launcher == launchers.LOCAL:  # other machines may have other devices
+        runner.use_cores(jobs, execution)
         runner.check_batches(jobs, config.mesh)
     runner.check_problems(jobs, options.workdir)
-    failures = launch(jobs, runner.execution_of(config), options, program)
+    failures = launch(jobs, execution, options, program)
     if failures is None:
         return
     if not options.only:

@@ -18,7 +18,8 @@ import numpy as np
 
 from experiments import batches, building, drawing, fitting, verifier_quality
 from experiments import run as runner
-from pavjax import arrays, data, evaluate, labels, losses, packing, train
+from experiments.verifier_labels import TrainingLabels, held_out, seeds_of
+from pavjax import arrays, evaluate, labels, losses, packing, train
 from pavjax.runtime import checkpoint, processes, sharding
 from pavjax.runtime.optimizer import make_partly_frozen
 
@@ -34,7 +35,6 @@ def run(job, workspace):
     is_orm = settings["kind"] == "outcome"
     provers = settings["provers"][:1] if is_orm else settings["provers"]
     base = building.load_policy(workspace.input_checkpoints("base"), task)
-    records = read_records(workspace, is_orm)
     start = base
     if section["backbone"]:
         building.check_backbone(section)
@@ -44,12 +44,15 @@ def run(job, workspace):
     )
     key = building.stage_key(settings["seed"], job.name)
     score = make_scorer(verifier)
+    validation = seeds_of(held_out(workspace, "validation", is_orm))
+    init_key, data_key = jax.random.split(key)
     best, params = train_verifier(
-        *(workspace, task, start, verifier, size, section, records, score, key)
+        *(workspace, task, start, verifier, size, section),
+        *(TrainingLabels(workspace, section, is_orm, data_key), validation),
+        *(score, init_key),
     )
-    held_out = seeds_of(records["validation"])
     scale, shift = verifier_quality.calibration(
-        score(params, held_out), *counts_of(held_out)
+        score(params, validation), *counts_of(validation)
     )
     params["heads"] = verifier_quality.calibrated(params["heads"], scale, shift)
     identity = {
@@ -78,43 +81,25 @@ def run(job, workspace):
                 for p, prover in enumerate(provers)
             },
             "test": verifier_quality.quality(
-                task, score, params, seeds_of(records["test"]), provers
+                *(task, score, params),
+                *(seeds_of(held_out(workspace, "test", is_orm)), provers),
             ),
         }
     )
 
 
-def read_records(workspace, is_orm):
-    """{split: labelled traces}, those of the further rounds as "hard". Held-out ones are
-    of the reference, if there is one."""
-    held_out = "reference" if "reference" in workspace.inputs else "collect"
-    records = {
-        split: data.read_labels(str(workspace.inputs[role] / "labels"), split)
-        for split, role in zip(data.SPLITS, ("collect", held_out, held_out))
-    }
-    rounds = [
-        data.read_labels(str(directory / "labels"), "train")
-        for role, directory in workspace.inputs.items()
-        if role.startswith("hard")
-    ]
-    if rounds:
-        records["hard"] = joined(rounds)
-    if is_orm:
-        records = {split: outcomes_only(found) for split, found in records.items()}
-    return records
-
-
 def train_verifier(
-    workspace, task, start, verifier, size, section, records, score, key
+    workspace, task, start, verifier, size, section, labelled, validation, score, key
 ):
     """-> (step, its parameters): of the lowest validation loss, and after further
-    rounds of labels the last, for they teach what the base's own traces seldom show."""
-    init_key, data_key = jax.random.split(key)
+    rounds of labels the last, for they teach what the base's own traces seldom show.
+
+    labelled: `TrainingLabels`; validation: a dict of arrays."""
     optimizer = optimizer_of(section)
-    is_second, has_more = "init" in workspace.inputs, "hard" in records
+    is_second = "init" in workspace.inputs
     # The state takes the arrays of `given` over: nobody reads them after the first update.
     given = start.params
-    example = building.abstract(verifier.init, init_key, given)
+    example = building.abstract(verifier.init, key, given)
     if is_second:
         given = building.load_verifier(workspace.input_checkpoints("init"), task).params
 
@@ -123,14 +108,12 @@ def train_verifier(
         return train.init_state(params, optimizer)
 
     update_on = make_update(verifier, section)
-    train_records, draw = make_drawer(records, section, data_key)
     name = workspace.directory.parent.name
-    put = batches.make_put(train_records, NAMES, section, workspace.mesh, name)
-    held_out = seeds_of(records["validation"])
+    put = batches.make_put(labelled, NAMES, section, workspace.mesh, name)
 
     def step_fn(state, step):
-        index = draw(step)
-        length = train_records["length"][index]
+        index = labelled.draw(step)
+        length = labelled.lengths(index)
         workspace.costs.add(
             tokens_trained=length.sum(),
             flops=np.sum(evaluate.train_flops(size, length)),
@@ -138,23 +121,23 @@ def train_verifier(
         return update_on(state, *put(index))
 
     def validate(state, step):
-        loss = value_loss(score(state.params, held_out), *counts_of(held_out))
+        loss = value_loss(score(state.params, validation), *counts_of(validation))
         return {"validation_loss": float(loss)}
 
     fitting.fit(
         workspace,
-        sharding.born_sharded(init_state, init_key, given, mesh=workspace.mesh),
+        sharding.born_sharded(init_state, key, given, mesh=workspace.mesh),
         step_fn,
         num_steps=section["num_updates"],
         checkpoint_every=section["checkpoint_every"],
         metadata={"kind": "verifier", "model": start.config},
         validate=validate,
         name="training",
-        best=None if has_more else "validation_loss",
+        best=None if labelled.has_more else "validation_loss",
     )
     training = workspace.directory / "training"
     chosen = section["num_updates"]
-    if not has_more:
+    if not labelled.has_more:
         chosen = checkpoint.best_step(training, "validation_loss")
     return chosen, checkpoint.load_params(training, example, step=chosen)
 
@@ -179,29 +162,6 @@ def make_update(verifier, section):
     return update_on
 
 
-def outcomes_only(records):
-    """What an ORM learns from: the outcome of the base's complete traces, no prefix."""
-    own = records["source"] == 0
-    records = {name: values[own] for name, values in records.items()}
-    num_steps = records["step_ids"].max(1) + 1
-    attempts = np.arange(records["attempts"].shape[1]) == num_steps[:, None]
-    records["attempts"] = attempts[..., None].astype(np.int32)
-    records["successes"] = records["attempts"] * records["reward"][
-        :, None, None
-    ].astype(np.int32)
-    return records
-
-
-def seeds_of(records):
-    """The traces that the base drew from the bare problem: the honest distribution."""
-    own = records["branch"] < 0
-    return {name: values[own] for name, values in records.items()}
-
-
-def joined(sets):
-    return {name: np.concatenate([s[name] for s in sets]) for name in sets[0]}
-
-
 def rows_of(records, index):
     return {name: values[index] for name, values in records.items()}
 
@@ -223,37 +183,6 @@ def make_loss(verifier):
         return losses.prefix_value_loss(logits, **counts), {}
 
     return loss_fn
-
-
-def make_drawer(records, section, key):
-    """(all traces to train on, draw(step) -> rows of them).
-
-    With `class_balanced`, half of the rows are from traces of each outcome (paper, App.
-    D: two buckets, Q-hat < 0.5 and >= 0.5); with further rounds of labels, `hard_share`
-    of the batch comes from them.
-    """
-    seed = jax.random.key_data(key).tolist()
-    sets, sizes = [records["train"]], [section["batch_size"]]
-    if "hard" in records:
-        num_hard = round(section["hard_share"] * section["batch_size"])
-        sets, sizes = [*sets, records["hard"]], [sizes[0] - num_hard, num_hard]
-    every = joined(sets)
-    is_right = every["reward"] >= 0.5
-    pools, start = [], 0
-    for found, size in zip(sets, sizes, strict=True):
-        rows = np.arange(start, start + len(found["reward"]))
-        start += len(rows)
-        by_class = [rows[~is_right[rows]], rows[is_right[rows]]]
-        if section["class_balanced"] and all(map(len, by_class)):
-            pools += [(by_class[0], size - size // 2), (by_class[1], size // 2)]
-        else:
-            pools.append((rows, size))
-
-    def draw(step):
-        rng = np.random.default_rng((*seed, step))
-        return np.concatenate([rng.choice(rows, size) for rows, size in pools])
-
-    return every, draw
 
 
 def make_forward(verifier, inputs=INPUTS):

@@ -13,7 +13,7 @@ but for the rule of the beams: effective rewards with best-of-K of it.
 import jax
 import numpy as np
 
-from experiments import building, verifier_quality
+from experiments import building, verifier_labels, verifier_quality
 from experiments import run as runner
 from experiments import verifier as verifier_stage
 from experiments.problems import problem_set
@@ -27,7 +27,7 @@ def run(job, workspace):
     base = building.load_policy(workspace.input_checkpoints("base"), task)
     judge = building.load_verifier(workspace.input_checkpoints("verifier"), task)
     directory = str(workspace.inputs["reference"] / "labels")
-    records = verifier_stage.seeds_of(data.read_labels(directory, "test"))
+    records = verifier_labels.seeds_of(data.read_labels(directory, "test"))
     score = verifier_stage.make_scorer(judge.verifier)
     quality = workspace.input_results("verifier")["test"]
     results = {

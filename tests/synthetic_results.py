@@ -162,6 +162,10 @@ def search():
         },
         "best_of_n": best_of_n,
         "beam": beam,
+        "over_orm": {
+            name: {"n": WIDTHS, "percent": [[20.0 + n, n - 5.0, 60.0] for n in WIDTHS]}
+            for name in beam
+        },
         "final_pick": final_pick,
         "prover_sweep": list(tops),
         "default_prover": "Bo4(base)",

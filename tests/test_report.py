@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import synthetic_results as synthetic
 
-from experiments import cli
+from experiments import cli, search_results
 from experiments.pipeline import plan
 from experiments.reporting import (
     comparison,
@@ -18,6 +18,7 @@ from experiments.reporting import (
     page,
     parts,
     placing,
+    prover_map,
     search_charts,
     search_tables,
     summary,
@@ -389,23 +390,44 @@ def sweep_points(tmp_path, pairs, **overrides):
 def test_a_sweep_over_pairs_has_a_heat_map_with_its_gaps(tmp_path):
     points = sweep_points(tmp_path, {("base", "base"), ("base", "strong")})
     text = comparison.compare(points, tmp_path, "provers")
-    assert "2 of 4 pairs are missing" in text
+    assert "2 of 4 pairs are missing: hatched" in text
+    assert "A base as its own prover is Bo4(base)" in text
     rows = read_csv(tmp_path / "sweeps/provers.csv")
     assert [row["state"] for row in rows] == ["", "", "missing", "missing"]
     assert (tmp_path / "sweeps/provers.png").read_bytes()[:4] == b"\x89PNG"
     assert "data:image/png" in (tmp_path / "sweeps/provers.html").read_text()
 
 
-def test_improvement_is_relative_at_equal_n():
+def test_a_cell_is_of_the_prover_that_its_point_asks_for():
+    """A policy by its own label, the base itself by the default prover; N is 16, or the
+    largest there is."""
     search = synthetic.search()
-    percent, n = comparison.improvement(search, ("base",))
-    index = synthetic.WIDTHS.index(16)
-    pav = search["beam"]["Bo4(base)"]["accuracy"][index][0]
-    orm = search["best_of_n"]["ORM"]
-    baseline = orm["accuracy"][orm["n"].index(16)][0]
-    assert n == 16
-    assert percent == pytest.approx(100 * (pav / baseline - 1))
-    assert comparison.improvement(search, ("unknown",)) is None
+    search["over_orm"]["strong"]["percent"][-1] = [None, None, None]
+    for n, percent in ((16, 36.0), (64, 84.0)):
+        search["over_orm"]["Bo4(base)"]["percent"][synthetic.WIDTHS.index(n)][0] = (
+            percent
+        )
+    found = prover_map.improvement(search, {"base": "base", "provers": ("base",)})
+    assert found == ([36.0, 11.0, 60.0], 16)
+    found = prover_map.improvement(search, {"base": "base", "prover": "Bo4(pi)"})
+    assert found == ([36.0, 11.0, 60.0], 16)
+    wanted = {"base": "base", "provers": ("base", "strong")}
+    search["over_orm"]["strong"] = {"n": [4, 8], "percent": [[1, 0, 2], [3, 2, 4]]}
+    assert prover_map.improvement(search, wanted) == ([3, 2, 4], 8)
+    unknown = {"base": "base", "provers": ("unknown",)}
+    assert prover_map.improvement(search, unknown) is None
+
+
+def test_improvement_is_paired_and_relative():
+    """Ours is right where theirs is, and on as many problems again: +100 % whatever
+    problems are drawn, and no interval around it. Without a success of the ORM there
+    is nothing to be better than."""
+    orm = np.array([[1.0, 0.5], [0.0, 0.5], [0.0, 0.5], [0.0, 0.5]])
+    by_width = {2: {"correct": np.ones(4)}, 7: {"correct": np.ones(4)}}
+    found = search_results.over_orm(by_width, [1, 2], orm)
+    assert found == {"n": [2], "percent": [[100.0, 100.0, 100.0]]}
+    found = search_results.over_orm({1: by_width[2]}, [1], 0 * orm[:, :1])
+    assert found == {"n": [1], "percent": [[None, None, None]]}
 
 
 def test_a_sweep_over_one_number_has_a_curve(tmp_path):

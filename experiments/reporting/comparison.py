@@ -1,8 +1,8 @@
 """What a sweep found: a table of all its points, and a picture where there is one.
 
 The picture is a heat map over base policies and provers (the counterpart of the paper's
-Fig. 5c) if the sweep goes over `base` and `provers`, and a curve if it goes over one
-number. What has not been run is shown as missing.
+Fig. 5c) if the sweep goes over `base` and `prover` or `provers`, and a curve if it goes
+over one number. What has not been run is shown as missing.
 """
 
 import html
@@ -10,7 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.reporting import label_budget, page, parts, plotting, tables
+from experiments.reporting import (
+    label_budget,
+    page,
+    parts,
+    plotting,
+    prover_map,
+    tables,
+)
 from experiments.reporting.charts import ACCURACY, Chart, Series, colour_of
 from experiments.reporting.curves import Missing
 from experiments.reporting.runs import RL_LABELS
@@ -19,8 +26,7 @@ from pavjax import evaluate
 from pavjax.runtime.atomic import write_bytes_atomic, write_text_atomic
 
 COMPARED = ("search", "verifier_check")
-WIDTH = 16  # of the beam in the heat map, as in Fig. 5c
-MISSING = "missing"
+MISSING, FAILED = "missing", "failed"
 # Of the sweeps that have their own: (points, workdir) -> (charts, summary table, note).
 FIGURES = {"label_budget": label_budget.charts_and_table}
 
@@ -103,7 +109,9 @@ def rows_of(point, jobs, workdir):
             methods.setdefault(job.name.rsplit(".seed", 1)[0], []).append(job)
         elif job.stage in COMPARED:
             found = finished(job, workdir)
-            results = {"state": MISSING} if found is None else found.get("headline", {})
+            results = {"state": state_of(job, workdir)}
+            if found is not None:
+                results = found.get("headline", {})
             yield {**named, "job": job.name, **results}
     for name, runs in methods.items():
         found = [finished(job, workdir) for job in runs]
@@ -114,6 +122,11 @@ def finished(job, workdir):
     """results.json of a job, which it writes at its end; None before that."""
     path = job.directory(workdir) / "results.json"
     return read_record(path) if path.exists() else None
+
+
+def state_of(job, workdir):
+    """Of a job that has no results: missing, or failed."""
+    return MISSING if job.failure_stamp(workdir) is None else FAILED
 
 
 def over_seeds(runs):
@@ -139,71 +152,18 @@ def picture(points, rows, workdir):
         for path in points[0][0]
         if len({value_name(point.get(path)) for point, _ in points}) > 1
     ]
-    if {"base", "provers"} <= set(points[0][0]):
-        return prover_map(points, workdir)
+    if prover_map.fits(points[0][0]):
+        searches = [
+            next((job for job in jobs if job.stage == "search"), None)
+            for _, jobs in points
+        ]
+        found = [job and finished(job, workdir) for job in searches]
+        return prover_map.prover_map([point for point, _ in points], found)
     if len(varying) == 1 and all(is_number(p[varying[0]]) for p, _ in points):
         return curve_over(varying[0], rows)
     raise Missing(
-        "No picture: it takes a sweep over base and provers, or over a single number."
+        "No picture: it takes a sweep over base and prover, or over a single number."
     )
-
-
-def prover_map(points, workdir):
-    """Improvement of the PAV beam over ORM best-of-N, for every base and prover."""
-    bases = list(dict.fromkeys(point["base"] for point, _ in points))
-    provers = list(dict.fromkeys(value_name(point["provers"]) for point, _ in points))
-    found = np.full((len(bases), len(provers)), np.nan)
-    widths = set()
-    for point, jobs in points:
-        for job in jobs:
-            results = finished(job, workdir) if job.stage == "search" else None
-            cell = None if results is None else improvement(results, point["provers"])
-            if cell is not None:
-                row = bases.index(point["base"])
-                found[row, provers.index(value_name(point["provers"]))] = cell[0]
-                widths.add(cell[1])
-    if np.isnan(found).all():
-        raise Missing("No picture: no pair of base and prover has been searched with.")
-    at = " or ".join(map(str, sorted(widths)))
-    image = plotting.render_heat(
-        found,
-        bases,
-        provers,
-        "Which prover helps which base?",
-        ("prover", "base policy", "% over ORM"),
-    )
-    note = (
-        f"Relative improvement in accuracy (%) of the PAV beam over ORM best-of-N, both "
-        f"at N = {at}; the base as its own prover is best-of-K of it "
-        "(config.prover)."
-    )
-    if np.isnan(found).any():
-        note += f" {int(np.isnan(found).sum())} of {found.size} pairs are missing."
-    return image, note
-
-
-def improvement(results, wanted):
-    """(relative improvement in %, N) of one pair; None if it was not measured.
-
-    wanted: the point's provers, of which the last is looked at. Both methods have N of
-    16, or else the largest that both were measured at.
-    """
-    wanted = wanted if isinstance(wanted, str) else wanted[-1]
-    own = wanted == results.get("base")
-    label = results.get("default_prover") if own else wanted
-    beam = results.get("beam", {}).get(label)
-    orm = results.get("best_of_n", {}).get("ORM")
-    if not beam or not orm:
-        return None
-    accuracy = dict(zip(beam["width"], beam["accuracy"], strict=True))
-    baseline = dict(zip(orm["n"], orm["accuracy"], strict=True))
-    shared = sorted(set(accuracy) & set(baseline))
-    if not shared:
-        return None
-    n = WIDTH if WIDTH in shared else shared[-1]
-    if not baseline[n][0]:
-        return None
-    return 100 * (accuracy[n][0] / baseline[n][0] - 1), n
 
 
 def curve_over(path, rows):

@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import (
     FixedLocator,
     FuncFormatter,
@@ -216,26 +217,33 @@ def label_bars(axes, chart, x, values, tops):
 
 
 def render_heat(table, row_names, column_names, title, labels):
-    """A table [R C] as coloured cells with their numbers; NaN is shown as missing.
+    """A table [R C 3] of numbers and their limits as coloured cells; NaN is missing,
+    and hatched.
 
     labels: (of the columns, of the rows, of the colours).
     """
     table = np.asarray(table, float)
-    known = table[np.isfinite(table)]
+    values = table[..., 0]
+    known = values[np.isfinite(values)]
     limit = max(np.abs(known).max() if known.size else 1.0, 1e-9)
     with matplotlib.rc_context(STYLE | {"axes.grid": False}):
-        size = (2.4 + 1.05 * len(column_names), 1.7 + 0.6 * len(row_names))
+        size = (2.4 + 1.25 * len(column_names), 1.7 + 0.7 * len(row_names))
         figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
-        axes.set_facecolor("#EEEEEE")
-        image = axes.imshow(table, cmap="PuOr_r", vmin=-limit, vmax=limit)
+        image = axes.imshow(values, cmap="PuOr_r", vmin=-limit, vmax=limit)
         axes.set_aspect("auto")
-        for (row, column), value in np.ndenumerate(table):
-            text = f"{value:+.1f}" if np.isfinite(value) else "missing"
+        for (row, column), value in np.ndenumerate(values):
             dark = np.isfinite(value) and abs(value) > 0.65 * limit
             style = {"color": "white" if dark else INK, "ha": "center", "va": "center"}
-            axes.text(column, row, text, **style)
+            if np.isfinite(value):
+                write_cell(axes, column, row, table[row, column], style)
+                continue
+            corner = (column - 0.5, row - 0.5)
+            look = {"facecolor": "#F4F4F4", "edgecolor": "#BBBBBB", "linewidth": 0}
+            axes.add_patch(Rectangle(corner, 1, 1, hatch="////", **look))
+            box = {"facecolor": "#F4F4F4", "edgecolor": "none", "pad": 2}
+            axes.text(column, row, "missing", bbox=box, size=8, **style)
         axes.set_xticks(range(len(column_names)), column_names)
         axes.set_yticks(range(len(row_names)), row_names)
         axes.set_xlabel(labels[0])
@@ -243,3 +251,13 @@ def render_heat(table, row_names, column_names, title, labels):
         axes.set_title(title, loc="left", size=11, weight="bold")
         figure.colorbar(image, ax=axes, label=labels[2])
         return png(figure)
+
+
+def write_cell(axes, column, row, interval, style):
+    """A number in its cell, and its limits in small below it."""
+    value, low, high = interval
+    has_limits = np.isfinite([low, high]).all()
+    axes.text(column, row - 0.12 * has_limits, f"{value:+.1f}", **style)
+    if has_limits:
+        limits = f"[{low:+.0f}, {high:+.0f}]"
+        axes.text(column, row + 0.22, limits, **style, size=7.5)

@@ -161,31 +161,27 @@ def finalize(directory):
 
 def read_labels(directory, split):
     """All records of a split, stacked: dict of `FIELDS` name -> array [N ...]."""
-    info, features = _split_info(directory, split)
-    labels = _empty(features, info.num_examples)
+    info, features = split_info(directory, split)
+    labels = empty_records(features, info.num_examples)
     row = 0
     for shard in _serialized_shards(info):
         for serialized in shard:
-            _parse_into(labels, row, serialized)
+            parse_into(labels, row, serialized)
             row += 1
     return labels
 
 
 def iterate_shards(directory, split):
-    """The records of a split, one shard at a time: lists of dicts of `FIELDS` name ->
-    array without the record axis."""
-    info, features = _split_info(directory, split)
+    """The records of a split, one shard at a time: dicts of `FIELDS` name -> [n ...]."""
+    info, features = split_info(directory, split)
     for shard in _serialized_shards(info):
-        labels = _empty(features, len(shard))
+        labels = empty_records(features, len(shard))
         for row, serialized in enumerate(shard):
-            _parse_into(labels, row, serialized)
-        yield [
-            {name: array[row] for name, array in labels.items()}
-            for row in range(len(shard))
-        ]
+            parse_into(labels, row, serialized)
+        yield labels
 
 
-def _split_info(directory, split):
+def split_info(directory, split):
     """(the TFDS info of a split, the features of its records)."""
     if not os.path.exists(os.path.join(directory, "dataset_info.json")):
         raise FileNotFoundError(
@@ -209,10 +205,11 @@ def _serialized_shards(info):
         yield read_records(path, length)
 
 
-def _empty(features, count):
+def empty_records(features, count, names=tuple(FIELDS)):
+    """Arrays for so many records, to be filled: dict of `names` -> [count ...]."""
     return {
-        name: np.empty((count, *feature.shape), feature.np_dtype)
-        for name, feature in features.items()
+        name: np.empty((count, *features[name].shape), features[name].np_dtype)
+        for name in names
     }
 
 
@@ -275,10 +272,13 @@ def _serialized(record):
     return example.SerializeToString(deterministic=True)
 
 
-def _parse_into(labels, row, serialized):
-    """Put a serialized record into row `row` of the stacked arrays."""
+def parse_into(labels, row, serialized):
+    """Put a serialized record into row `row` of the stacked arrays, or what they have of
+    it."""
     feature = tf_example_pb2.Example.FromString(serialized).features.feature
     for name, stacked in labels.items():
         is_float = stacked.dtype.kind == "f"
         source = feature[name].float_list if is_float else feature[name].int64_list
-        stacked[row] = np.asarray(source.value).reshape(stacked.shape[1:])
+        # A slice is a list, made in one go: half the time of asking for each element.
+        values = np.array(source.value[:], stacked.dtype)
+        stacked[row] = values.reshape(stacked.shape[1:])

@@ -73,6 +73,21 @@ def read_records(path, length):
         raise _corrupt(path, error) from error
 
 
+def read_some(path, rows, reader=None):
+    """The records `rows` (list of ints) of a shard file: -> (list of bytes, reader).
+
+    reader: what an earlier call on this file has returned, so that it stays open.
+    """
+    reader = reader or _open_shard(path)
+    try:
+        records = reader.read(rows)
+    except (RuntimeError, OSError, ValueError, IndexError) as error:
+        raise _corrupt(path, error) from error
+    if not all(records):
+        raise _corrupt(path, "a record is empty")
+    return records, reader
+
+
 def check(path):
     """Raise CorruptShard if a file of the dataset is not the one that was written."""
     try:

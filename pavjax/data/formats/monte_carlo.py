@@ -20,13 +20,17 @@ def read(directory, split, *, tokenizer, prover, pool_prefixes=False):
     the trace that it branched off.
     """
     number = 0
-    for records in iterate_shards(directory, split):
-        num_provers = records[0]["attempts"].shape[1] if records else prover + 1
+    for shard in iterate_shards(directory, split):
+        num_provers = shard["attempts"].shape[2]
         if not 0 <= prover < num_provers:
             raise ValueError(
                 f"{prover=} is not one of the {num_provers} provers, 0 to "
                 f"{num_provers - 1}, of the labels in {directory}"
             )
+        records = [
+            {name: array[row] for name, array in shard.items()}
+            for row in range(len(shard["length"]))
+        ]
         if pool_prefixes:
             pool(records)
         for record in records:
