@@ -76,11 +76,17 @@ def test_collectives_of_a_loop_count_as_often_as_it_runs():
 
 
 def test_a_loop_that_ends_by_its_data_is_counted_per_round():
+    """Of two loops that follow each other, the one that sends more in a round."""
+
     def fn(x):
         def step(x):
             return jax.lax.psum(x, "data") / 16
 
-        return jax.lax.while_loop(lambda x: jnp.any(x > 1), step, x)
+        def small_step(x):
+            return x / (1 + jax.lax.psum(x[:, :1], "data"))
+
+        x = jax.lax.while_loop(lambda x: jnp.any(x > 1), step, x)
+        return jax.lax.while_loop(lambda x: jnp.any(x > 0.1), small_step, x)
 
     found = collectives_of(compiled_text(fn, (8, 4)))
     assert summary(found, in_loop=True) == {"all-reduce": {"count": 1, "bytes": 16}}

@@ -111,6 +111,7 @@ def complete(program, setting, compiled):
         "chip_memory": chip.memory,
         "filled_by": program.arguments,
         "beside": program.resident,
+        "caches": program.caches,
         "tokens": work.tokens,
         "flops": work.all_flops,
         "computing_seconds": computing,
