@@ -9,7 +9,6 @@ mistake gets one message that says what to do.
 import argparse
 import ast
 import difflib
-import enum
 import hashlib
 import importlib.util
 import platform
@@ -22,20 +21,12 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from experiments.exit_status import ExitStatus
 from experiments.stages import JobFailed, StageError
 from pavjax.checksums import DamagedFile
 from pavjax.runtime import processes
 from pavjax.runtime.atomic import StorageError, check_writable
 from pavjax.runtime.preemption import Preempted
-
-
-class ExitStatus(enum.IntEnum):
-    """How a command ends, for who started it. 0 is also for one that was asked to end
-    (SIGTERM) and has kept what it had."""
-
-    FAILED = 1  # for a reason that may have gone the next time
-    NEEDS_THE_USER = 2  # it would fail again; argparse ends so too
-    INTERRUPTED = 130  # from the keyboard
 
 
 class ConfigError(Exception):
@@ -56,6 +47,7 @@ class Options:
     config_arguments: tuple  # as typed, to quote the command for another stage
     dry_run: bool = False
     with_inputs: bool = False
+    clean: bool = False
     parallel: int = 0  # jobs at once; 0 = as many as the machine is good for
     processes: int = 1  # of this run, on this machine
 
@@ -81,6 +73,11 @@ def parse(argv, *, description):
     parser.add_argument(
         "--with_inputs", action="store_true", help="also run the stages it reads from"
     )
+    parser.add_argument(
+        "--clean",
+        action="store_true",
+        help="remove what this config's jobs have made, and stop",
+    )
     add_parallel_flag(parser)
     add_processes_flag(parser)
     add_debug_flag(parser)
@@ -97,6 +94,7 @@ def parse(argv, *, description):
         ),
         dry_run=known.dry_run,
         with_inputs=known.with_inputs,
+        clean=known.clean,
         parallel=known.parallel,
         processes=known.processes,
     )

@@ -21,6 +21,7 @@ def step_limits(task):
         max_steps=task.max_steps,
         max_step_len=task.max_step_len,
         rule=task.tokenizer.step_rule,
+        max_response_len=task.max_response_len,
     )
 
 

@@ -31,7 +31,7 @@ class ExternalSearcher(Searcher):
         return {"read_tokens": tokens, "read_flops": flops}
 
     @functools.cached_property
-    def _search(self):
+    def compiled_search(self):
         @functools.cache
         def search_of(width):
             return guided_decoding.make_scored_search(

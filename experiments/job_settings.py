@@ -11,12 +11,12 @@ from experiments.stages import Job, StageError
 # older code computed is then computed anew.
 VERSIONS = {
     "sft": 2,
-    "collect": 2,
+    "collect": 3,
     "complementarity": 2,
     "rft": 2,
     "verifier": 3,
-    "search": 4,
-    "verifier_check": 2,
+    "search": 5,
+    "verifier_check": 3,
     "evaluate": 2,
     "rl": 2,
     "report": 1,

@@ -4,18 +4,26 @@
 
 in: a config. out: one directory per stage run (see experiments/stages.py), and
 `latest.json`, which maps their names to them. What is complete is not run again; what
-is half-done goes on from its last checkpoint. `--dry_run` prints the plan.
+is half-done goes on from its last checkpoint. `--dry_run` prints the plan, `--clean`
+removes what the jobs have made.
 """
 
 import functools
 import importlib
+import math
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import jax
 
-from experiments import cli, external_verifiers, many_processes, side_by_side
+from experiments import (
+    cleaning,
+    cli,
+    external_verifiers,
+    many_processes,
+    side_by_side,
+)
 from experiments.job_directory import explained, locked_together
 from experiments.job_tables import plan_table, summary
 from experiments.pipeline import available, plan
@@ -50,37 +58,55 @@ def run(argv, stage=None):
             raise StageError(f"this config has no job of the stage {stage!r}")
         if options.with_inputs:
             jobs = with_inputs(jobs)
+    if options.clean:
+        cleaning.clean(jobs, options.workdir, options.dry_run)
+        return
     if options.dry_run:
         print(plan_table(jobs, options.workdir))
         return
     many_processes.begin(options, jobs)
+    execution = execution_of(options.config)
+    use_cores(jobs, execution)
     check_inputs(jobs, options)
     check_batches(jobs, options.config.mesh)
     check_problems(jobs, options.workdir)
-    execution = execution_of(options.config)
     run_jobs(jobs, options.workdir, execution, options.parallel)
     if processes.is_first():
         write_latest(jobs, options.workdir)
         print(summary(jobs, options.workdir))
 
 
+def use_cores(jobs, execution):
+    """Before JAX begins: on a CPU a device for each core, as far as the mesh of the
+    config asks for them and the batches of training divide."""
+    sizes = execution["mesh"].values()
+    most = hardware.MOST_CPU_DEVICES if -1 in sizes else math.prod(sizes)
+    hardware.divide_cpu([rows for _, _, rows in training_batches(jobs)], most)
+
+
 def check_batches(jobs, mesh):
     """StageError, before any work, if a job's batch does not divide over the mesh."""
     shape = sharding.make_mesh(**mesh).shape
     parts = shape["data"] * shape["fsdp"]
-    for job in jobs:
-        section = job.settings.get(job.stage, {})
-        if "batch_size" not in section or "schedule" not in section:
-            continue  # it does not train
-        name, rows = f"{job.stage}.batch_size", section["batch_size"]
-        if "num_samples" in section:
-            name, rows = f"{name} * num_samples", rows * section["num_samples"]
+    for job, name, rows in training_batches(jobs):
         if rows % parts:
             raise StageError(
                 f"{name} = {rows} must be divisible by mesh data x fsdp = "
                 f"{shape['data']} x {shape['fsdp']} = {parts}; "
                 f"set {job.stage}.batch_size so that it is"
             )
+
+
+def training_batches(jobs):
+    """(job, name of its batch size, rows of a batch) of those jobs that train."""
+    for job in jobs:
+        section = job.settings.get(job.stage, {})
+        if "batch_size" not in section or "schedule" not in section:
+            continue
+        name, rows = f"{job.stage}.batch_size", section["batch_size"]
+        if "num_samples" in section:
+            name, rows = f"{name} * num_samples", rows * section["num_samples"]
+        yield job, name, rows
 
 
 def check_problems(jobs, workdir):

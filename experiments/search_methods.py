@@ -10,7 +10,7 @@ import numpy as np
 from experiments import drawing
 from pavjax import evaluate, guided_decoding, pav, provers
 from pavjax.decoding import Sampling
-from pavjax.runtime import processes
+from pavjax.runtime import local_work, processes
 from pavjax.tasks import encoding
 from pavjax.types import Rollouts
 
@@ -101,10 +101,12 @@ class Searcher:
     def compiled_search(self):
         limits = drawing.step_limits(self.task)
 
-        @functools.partial(jax.jit, static_argnames="width")
-        def search(base_params, judge_params, key, tokens, prompt_len, rule, *, width):
+        def part(shared, rows, *, width):
+            base_params, judge_params, key, rule = shared
+            row_ids, tokens, prompt_len = rows
             beams, values, written = guided_decoding.guided_search(
                 *(base_params, judge_params, key, tokens, prompt_len),
+                row_ids=row_ids,
                 policy=self.base.policy,
                 verifier=self.judge.verifier,
                 score_rule=guided_decoding.effective_reward_rule(base=0, **rule),
@@ -115,6 +117,15 @@ class Searcher:
                 sampling=Sampling(temperature=self.section["temperature"]),
             )
             return beams.tokens, beams.length, values, written
+
+        @functools.partial(jax.jit, static_argnames="width")
+        def search(base_params, judge_params, key, tokens, prompt_len, rule, *, width):
+            """Each device searches problems of its own."""
+            shared = (base_params, judge_params, key, rule)
+            rows = (jnp.arange(len(tokens)), tokens, prompt_len)
+            return local_work.by_rows(functools.partial(part, width=width))(
+                shared, rows
+            )
 
         return search
 
@@ -188,7 +199,7 @@ class Searcher:
 
     def _searched(self, problems, key, width, rule):
         """Search batch by batch: yields (rows, number of real ones, results), the
-        traces cut to what a trace of the task may hold."""
+        arrays of traces as wide as a trace of the task may be."""
         longest = self.task.max_prompt_len + self.task.max_response_len
         rule = jax.tree.map(jnp.asarray, rule)
         rows_of_one = width * self.section["candidates"]
@@ -202,9 +213,8 @@ class Searcher:
                 *(rows.tokens, rows.prompt_len, rule),
                 width=width,
             )
-            tokens, length, values, written = processes.on_host(found)
-            tokens, length = tokens[..., :longest], np.minimum(length, longest)
-            yield rows, real, (tokens, length, values, written)
+            tokens, *others = processes.on_host(found)
+            yield rows, real, (tokens[..., :longest], *others)
 
     def trace_values(self, tokens, prompt_len, length):
         """V of every prefix of given traces [B T]: [B S P]."""

@@ -17,7 +17,7 @@ import jax
 from experiments import cli
 from experiments.schedule import EXPECTED
 from experiments.stages import Held, JobFailed, StageError
-from pavjax.runtime import preemption, processes
+from pavjax.runtime import hardware, preemption, processes
 from pavjax.runtime.preemption import Preempted
 
 MOST_AT_ONCE = 4  # unless asked for: each job holds one to two gigabytes
@@ -32,7 +32,7 @@ def num_at_once(asked):
     """How many jobs to run at once: `asked`, or for 0 what the machine is good for.
 
     That is one for each core, at most four; but one job after the other where devices
-    are accelerators, which one job fills, or where there are several.
+    are accelerators, which one job fills, or where there are more of them than cores.
     """
     if asked < 0:
         raise StageError(
@@ -47,10 +47,9 @@ def num_at_once(asked):
         return 1
     if asked:
         return asked
-    if jax.default_backend() != "cpu" or jax.device_count() > 1:
+    if jax.default_backend() != "cpu" or jax.device_count() > hardware.num_cores():
         return 1
-    cores = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))(0)
-    return min(len(cores), MOST_AT_ONCE)
+    return min(hardware.num_cores(), MOST_AT_ONCE)
 
 
 def run_side_by_side(schedule, workdir, run_fn, num_workers):

@@ -77,13 +77,15 @@ def run(argv):
     if options.dry_run:
         return
     config = options.config = load_config(sweep, overrides)
+    execution = runner.execution_of(config)
     if options.launcher == launchers.LOCAL:
         many_processes.begin(options, jobs)
+        runner.use_cores(jobs, execution)
         runner.check_batches(jobs, config.mesh)
     else:  # for other machines, which may have other devices
         cli.prepare(options.workdir)
     runner.check_problems(jobs, options.workdir)
-    failures = launch(jobs, runner.execution_of(config), options, program)
+    failures = launch(jobs, execution, options, program)
     if failures is None:
         return
     if not options.only and processes.is_first():

@@ -51,10 +51,12 @@ def guided_search(
     limits,
     distinct=False,
     sampling=ANCESTRAL,
+    row_ids=None,
 ):
     """Beam search over steps: -> (Beams, values [B W P], written [B H]).
 
-    tokens [B Tp], prompt_len [B]; limits: a `StepLimits`. `values` are V^mu of each
+    tokens [B Tp], prompt_len [B]; limits: a `StepLimits`; row_ids [B]: by which the
+    problems' random numbers are made, so that they can be part of more. `values` are V^mu of each
     returned trace; its base column, read as an ORM, picks the answer (paper, 4.1). A
     malformed trace, which ended in a step without delimiter, has value 0 and score
     -inf. The policy must be the reference of a head that has one: the log-probs it
@@ -102,8 +104,14 @@ def guided_search(
 
     beams, written = search.beam_search(
         *(key, root),
-        extend_fn=functools.partial(
-            _extend, policy_params, policy, limits, sampling, candidates
+        extend_fn=_extender(
+            policy_params,
+            policy=policy,
+            limits=limits,
+            sampling=sampling,
+            candidates=candidates,
+            row_ids=row_ids,
+            prompt_len=prompt_len,
         ),
         score_fn=score,
         width=width,
@@ -141,9 +149,14 @@ def make_scored_search(
         return search.repeat(_open(params, tokens, prompt_len, policy, limits), width)
 
     @jax.jit
-    def expand(params, key, beams, h):
-        extend = functools.partial(
-            _extend, params, policy, limits, sampling, candidates
+    def expand(params, key, beams, prompt_len, h):
+        extend = _extender(
+            params,
+            policy=policy,
+            limits=limits,
+            sampling=sampling,
+            candidates=candidates,
+            prompt_len=prompt_len,
         )
         return search.expand(key, beams, h, extend_fn=extend, candidates=candidates)
 
@@ -165,7 +178,7 @@ def make_scored_search(
         for h in range(limits.max_steps):
             if np.all(processes.on_host(beams.done)):
                 break
-            before, after = expand(policy_params, key, beams, h)
+            before, after = expand(policy_params, key, beams, prompt_len, h)
             old, written, tokens, length = processes.on_host(
                 (before.carry["values"], before.length, after.tokens, after.length)
             )
@@ -185,6 +198,9 @@ def _open(policy_params, tokens, prompt_len, policy, limits):
     """The beam of the bare prompt, which has no values yet."""
     start = prompt_len[:, None]
     room = limits.max_steps * limits.max_step_len
+    if limits.max_response_len is not None:
+        # A step that begins before the last token still has its whole place.
+        room = min(room, limits.max_response_len + limits.max_step_len - 1)
     _, cache = policy.prefill(policy_params, tokens)
     root = Beams(
         tokens=jnp.pad(tokens, ((0, 0), (0, room)))[:, None],
@@ -207,36 +223,56 @@ def _with_room(network, cache, root):
     return jax.tree.map(lambda x: x[:, None], full)
 
 
-def _extend(policy_params, policy, limits, sampling, candidates, key, beams, h):
-    """One more step of every beam that is not done."""
-    last = jnp.take_along_axis(beams.tokens, beams.length[..., None] - 1, axis=-1)
-    given = (last[..., 0], beams.length, beams.carry["state"], ~beams.done)
-    step = decoding.write_step(
-        *(policy_params, key, _flat(beams.shared["policy"])),
-        *_by_parent(given, candidates),
-        policy=policy,
-        max_tokens=limits.max_step_len,
-        rule=limits.rule,
-        sampling=sampling,
-    )
-    step = _by_problem(step, beams.length.shape)
-    new, count = step.chunk.tokens, step.chunk.num_tokens
-    tokens = decoding.append(beams.tokens, beams.length, new, count)
-    length = beams.length + count
-    # A step that never reached its delimiter cannot be continued either.
-    goes_on = step.ended & ~_is_finished(tokens, length, limits)
-    carry = {
-        "state": step.state,
-        "chunk": step.chunk,
-        "start": beams.length,
-        "suffix": {"policy": step.suffix},
-    }
-    return beams.replace(
-        tokens=tokens,
-        length=length,
-        done=beams.done | ~goes_on,
-        carry=beams.carry | carry,
-    )
+def _extender(
+    policy_params,
+    *,
+    policy,
+    limits,
+    sampling,
+    candidates,
+    prompt_len,
+    row_ids=None,
+):
+    """-> extend(key, beams, h): one more step of every beam that is not done."""
+    row_ids = jnp.arange(len(prompt_len)) if row_ids is None else row_ids
+
+    def extend(key, beams, h):
+        keys = decoding.item_keys(key, row_ids, beams.length.shape[1])
+        last = jnp.take_along_axis(beams.tokens, beams.length[..., None] - 1, axis=-1)
+        budget = jnp.full(beams.length.shape, limits.max_step_len)
+        if limits.max_response_len is not None:
+            left = prompt_len[:, None] + limits.max_response_len - beams.length
+            budget = jnp.minimum(budget, left)
+        budget = jnp.where(beams.done, 0, budget)
+        given = (last[..., 0], beams.length, beams.carry["state"], budget)
+        step = decoding.write_step(
+            *(policy_params, _by_parent(keys, candidates)),
+            *(_flat(beams.shared["policy"]), *_by_parent(given, candidates)),
+            policy=policy,
+            max_tokens=limits.max_step_len,
+            rule=limits.rule,
+            sampling=sampling,
+        )
+        step = _by_problem(step, beams.length.shape)
+        new, count = step.chunk.tokens, step.chunk.num_tokens
+        tokens = decoding.append(beams.tokens, beams.length, new, count)
+        length = beams.length + count
+        # A step that never reached its delimiter cannot be continued either.
+        goes_on = step.ended & ~_is_finished(tokens, length, limits)
+        carry = {
+            "state": step.state,
+            "chunk": step.chunk,
+            "start": beams.length,
+            "suffix": {"policy": step.suffix},
+        }
+        return beams.replace(
+            tokens=tokens,
+            length=length,
+            done=beams.done | ~goes_on,
+            carry=beams.carry | carry,
+        )
+
+    return extend
 
 
 def _follow(beams, parent):

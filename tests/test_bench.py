@@ -19,6 +19,7 @@ RIVALS = {
     "decode, 8 rows": ["transformers generate"],
     "labels, even": ["independent sampling"],
     "labels, ragged": ["independent sampling"],
+    "labels, long prompt": ["independent sampling"],
     "beam search, value": ["plain decoding"],
     "beam search, log_ratio": ["plain decoding"],
     "training step, 4 rows": ["torch training step"],

@@ -220,7 +220,8 @@ def test_steps_one_after_the_other_have_the_logprobs_of_a_full_forward_pass():
     def write(key, cache, traces, length, state, active):
         last = jnp.take_along_axis(traces, length[..., None] - 1, axis=-1)[..., 0]
         step = decoding.write_step(
-            *(PARAMS, key, cache, last, length, state, active),
+            *(PARAMS, jax.random.split(key, shape), cache, last, length, state),
+            max_step_len * active,
             policy=POLICY,
             max_tokens=max_step_len,
             rule=RULE,

@@ -112,6 +112,32 @@ def test_a_sliding_window_sees_the_newest_tokens_wherever_the_ring_has_them():
     assert np.any(chunk.num_tokens > 3)  # the window left some of a suffix behind
 
 
+@pytest.mark.parametrize("window", [None, 3])
+def test_a_ring_that_grows_while_it_fills_gives_the_same(
+    one_by_one, window, monkeypatch
+):
+    """Of six slots two are there at first, then four: the first completions grow with
+    it, the later ones have the whole ring, and a window never looks past it."""
+    monkeypatch.setattr("pavjax.decoding.queue.LEAST_SLOTS", 2)
+    policy, expected, sizes = POLICY, one_by_one, []
+    if window:
+        config = tiny_config(layer_types=("sliding", "full"), window=window)
+        policy = make_policy(config)
+        with monkeypatch.context() as original:
+            original.setattr("pavjax.decoding.queue.LEAST_SLOTS", 32)
+            expected, _ = completed(Lanes(1, 1), policy)
+
+    def init_suffix(num_rows, num_branches, num_tokens):
+        sizes.append(num_tokens)
+        return policy.init_suffix(num_rows, num_branches, num_tokens)
+
+    for shape in ((2, 3), (5, 4)):
+        chunk, _ = completed(Lanes(*shape), policy._replace(init_suffix=init_suffix))
+        np.testing.assert_array_equal(chunk.tokens, expected.tokens)
+        np.testing.assert_allclose(chunk.logprobs, expected.logprobs, **CLOSE)
+    assert sizes == [2, 4, 6] * 2
+
+
 # ---------------------------------------------------------------- use of the slots
 
 

@@ -5,11 +5,19 @@ import functools
 import jax
 import numpy as np
 import pytest
-from tiny_models import KEY, RULE, jit, random_params, random_prompts, tiny_config
+from tiny_models import (
+    KEY,
+    RULE,
+    jit,
+    random_params,
+    random_prompts,
+    random_verifier,
+    tiny_config,
+)
 
 from experiments import building, drawing
 from experiments.plan.collectives import collectives_of, summary
-from pavjax import decoding
+from pavjax import decoding, guided_decoding, provers
 from pavjax.nets import make_policy
 from pavjax.runtime import local_work, sharding
 from pavjax.steps import one_token_rule
@@ -72,7 +80,7 @@ def test_what_is_drawn_does_not_depend_on_the_number_of_devices(name):
     mesh = sharding.make_mesh(**sizes, devices=jax.devices()[:4])
     with jax.set_mesh(mesh):
         assert local_work.num_row_parts(8) == 4 // sizes.get("tensor", 1)
-        assert local_work.num_row_parts(7) == 1  # does not divide
+        assert local_work.num_row_parts(1) == 1  # there is nothing to divide
     found = drawn(mesh, policy_of(attention=attention))
     assert len(found.tokens.sharding.device_set) == 4
     check_same(found, on_one_device())
@@ -80,11 +88,50 @@ def test_what_is_drawn_does_not_depend_on_the_number_of_devices(name):
     assert len(np.unique(lengths)) > 2  # the queues of the groups end apart
 
 
-def test_rows_that_do_not_divide_are_drawn_by_all_devices_together():
+def test_rows_that_do_not_divide_are_drawn_as_others():
+    """Seven rows for two groups of two devices: one draws its last row twice, and what
+    is left over of it is left out."""
     mesh = sharding.make_mesh(fsdp=2, tensor=2, devices=jax.devices()[:4])
     found = drawn(mesh, rows=slice(0, 7))
     expected = jax.tree.map(lambda x: x[:7], on_one_device())
     check_same(found, expected)
+
+
+def test_a_search_does_not_depend_on_the_number_of_devices():
+    """Each device searches problems of its own, and stops with the last of them."""
+    verifier, verifier_params = random_verifier("value", seed=3)
+    rule = guided_decoding.effective_reward_rule(
+        base=0, prover=provers.Prover.of(1, 3), alpha=0.5
+    )
+
+    def part(shared, rows):
+        params, verifier_params, key = shared
+        row_ids, tokens, prompt_len = rows
+        return guided_decoding.guided_search(
+            *(params, verifier_params, key, tokens, prompt_len),
+            policy=POLICY,
+            verifier=verifier,
+            score_rule=rule,
+            width=3,
+            candidates=2,
+            limits=decoding.StepLimits(3, 3, RULE),
+            row_ids=row_ids,
+        )
+
+    def searched(num_devices):
+        mesh = sharding.make_mesh(devices=jax.devices()[:num_devices])
+        with jax.set_mesh(mesh):
+            beams, values, written = jit(local_work.by_rows(part))(
+                (PARAMS, verifier_params, KEY),
+                (np.arange(7), TOKENS[:7], PROMPT_LEN[:7]),
+            )
+        return beams.tokens, beams.length, written, values
+
+    *expected, values = searched(1)
+    *found, found_values = searched(4)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    np.testing.assert_allclose(found_values, values, **CLOSE)
+    assert len(np.unique(expected[1])) > 2
 
 
 def test_weights_are_gathered_once_and_not_in_every_step():

@@ -82,7 +82,8 @@ def test_a_step_stops_exactly_at_the_token_that_completes_the_delimiter(kind):
     def write(key, cache, tokens, length, state, active):
         last = jnp.take_along_axis(tokens[:, None], length[..., None] - 1, axis=-1)
         step = decoding.write_step(
-            *(params, key, cache, last[..., 0], length, state, active.reshape(-1, 1)),
+            *(params, jax.random.split(key, length.shape), cache, last[..., 0]),
+            *(length, state, size * active.reshape(-1, 1)),
             policy=policy,
             max_tokens=size,
             rule=tokenizer.step_rule,

@@ -18,8 +18,11 @@ import argparse
 import importlib
 import sys
 
+import jax
+
 from experiments import cli
 from experiments.bench import lines, machine, page, peers, record, sizes, table
+from pavjax.runtime import hardware
 from pavjax.runtime.atomic import check_writable, write_bytes_atomic
 from pavjax.runtime.progress import make_progress
 
@@ -30,6 +33,7 @@ def main(argv=None):
     """The command line: measure, write, print."""
     options = parse(argv)
     check_writable(options.output)
+    hardware.divide_cpu()
     here = machine.Machine(quick=options.size == ("micro",))
     head = record.head(
         {name: getattr(options, name) for name in ("suite", "size", "repetitions")}
@@ -41,7 +45,8 @@ def main(argv=None):
     found = record.Record(options.output, head)
     console = table.make_console()
     table.print_head(head, console)
-    measured = run(options, here, found)
+    with jax.set_mesh(sizes.mesh()):
+        measured = run(options, here, found)
     if not measured:
         raise cli.ConfigError(f"--line={options.line}: no such line in these suites")
     table.print_lines(measured, console)

@@ -19,8 +19,9 @@ class Rival:
 
     call(): the same work once. check(): a sentence that says in what both agree;
     raises `UnequalError` otherwise, and nothing is timed. missing: why there is none.
-    amount: units per call, where they are not those of the case. in_jax: memory and
-    compilation can be told.
+    amount: units per call, where they are not those of the case. work(): what it must
+    compute, where its floor is another than the case's: the ratio of both is what can
+    be gained. in_jax: memory and compilation can be told.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Rival:
     check: Callable | None = None
     missing: str = ""
     amount: float | None = None
+    work: Callable | None = None
     in_jax: bool = True
     notes: dict = field(default_factory=dict)
 
@@ -74,7 +76,7 @@ def measure(case, machine, *, repetitions, budget):
         "unit": case.unit,
         "amount": float(amount),
         **measured(taken[:, 0], amount),
-        "floor": floor_of(case, result, machine),
+        "floor": case.work and floor_of(case, case.work(result), machine),
         "compile_seconds": compile_seconds,
         "recompiles": recompiles,
         "memory": memory,
@@ -85,6 +87,9 @@ def measure(case, machine, *, repetitions, budget):
         line["over_floor"] = line["seconds"]["median"] / line["floor"]["seconds"]
     for column, (rival, record) in enumerate(timed, start=1):
         units = amount if rival.amount is None else rival.amount
+        if rival.work is not None:
+            theirs = floor_of(case, rival.work(), machine)["seconds"] / units
+            record["floors_as_fast"] = theirs / (line["floor"]["seconds"] / amount)
         record |= measured(taken[:, column], units)
         ratio = (taken[:, column] / units) / (taken[:, 0] / amount)
         record["times_as_fast"] = timing.median_interval(ratio)._asdict()
@@ -115,11 +120,8 @@ def checked(rival, budget):
     return record | {"checked": said}
 
 
-def floor_of(case, result, machine):
-    """The floor by the machine's own peaks; None where nothing is computed."""
-    if case.work is None:
-        return None
-    work = case.work(result)
+def floor_of(case, work, machine):
+    """The floor of some work by the machine's own peaks, in the type of the case."""
     peak, bandwidth = machine.flops(case.itemsize), machine.bandwidth
     seconds, share = evaluate.floor_seconds(work, peak, bandwidth)
     shaped = machine.shaped_flops(case.size, case.rows)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from experiments import building
 from pavjax import evaluate
 from pavjax.nets import TransformerConfig, make_policy
+from pavjax.runtime import hardware, sharding
 from pavjax.types import Policy
 
 _LLAMA = {"mlp": "gated", "activation": "silu", "norm_epsilon": 1e-5}
@@ -81,13 +82,24 @@ class Model(NamedTuple):
 
 
 @functools.cache
+def mesh():
+    """All devices, which divide a batch; of simulated ones as many as there are cores."""
+    devices = jax.devices()
+    if jax.default_backend() == "cpu":
+        devices = devices[: hardware.num_cores()]
+    return sharding.make_mesh(devices=devices)
+
+
+@functools.cache
 def load(name):
     """The model of one size; in bfloat16 where it is large and on an accelerator."""
     is_large = name in ("0.5b", "2b") and jax.default_backend() != "cpu"
     dtype = "bfloat16" if is_large else "float32"
     config = TransformerConfig(**SHAPES[name], dtype=dtype)
     policy = make_policy(config, split_batch=building.split_batch)
-    params = jax.jit(lambda key: cast(policy.init(key), dtype))(jax.random.key(0))
+    params = sharding.born_sharded(
+        lambda key: cast(policy.init(key), dtype), jax.random.key(0), mesh=mesh()
+    )
     return Model(
         name,
         config,

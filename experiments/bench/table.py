@@ -13,6 +13,11 @@ COLUMNS = (
     *("compile", "again", "memory"),
 )
 
+RIVAL_COLUMNS = (
+    *("line", "against", "per second", "times as fast", "by floors"),
+    "checked before",
+)
+
 
 def print_head(head, console):
     """Where it runs."""
@@ -79,11 +84,11 @@ def line_cells(line):
 def rivals_table(size, lines):
     table = Table(
         title=f"{size}: against others, alternating in the same run; intervals over "
-        "pairs of repetitions",
+        "pairs of repetitions; by floors: what the least times of both would give",
         title_justify="left",
         box=box.SIMPLE,
     )
-    for name in ("line", "against", "per second", "times as fast", "checked before"):
+    for name in RIVAL_COLUMNS:
         table.add_column(name)
     for line in lines:
         for rival in line["rivals"]:
@@ -94,10 +99,11 @@ def rivals_table(size, lines):
 def rival_cells(line, rival):
     if "times_as_fast" not in rival:
         reason = rival.get("missing") or f"REFUSED: {rival['refused']}"
-        return ["–", "–", reason]
+        return ["–", "–", "–", reason]
     return [
         short(rival["rate"]["median"]),
         "{median:.2f} [{low:.2f}, {high:.2f}]".format(**rival["times_as_fast"]),
+        f"{rival['floors_as_fast']:.2f}" if "floors_as_fast" in rival else "–",
         rival["checked"],
     ]
 

@@ -14,7 +14,6 @@ compiled is kept in --output, and nothing is compiled twice.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from experiments import cli
 from experiments.plan import chips
+from pavjax.runtime.atomic import write_json_atomic
 
 
 def main(argv=None):
@@ -59,7 +59,7 @@ def run(options, chip):
         found = planning.plan(question, mesh_of(options, config))
         page.print_plan(options, found)
     if options.json:
-        Path(options.json).write_text(json.dumps(found, indent=1) + "\n")
+        write_json_atomic(options.json, found)
         print(f"json: {options.json}")
 
 

@@ -9,21 +9,19 @@ out:  a job for each prover (all seeds side by side), and a page that puts the p
       `--config.rl.gammas=5,7` runs only what has not been run yet.
 """
 
-import os
 import sys
-
-import jax
 
 from experiments import cli
 from experiments.findings_command import run_to_page
 from experiments.planted.plan import plan
+from pavjax.runtime import hardware
 
 DEFAULT = "configs/planted.py:main"
 
 
 def main():
-    # One device per core, before anything asks for devices: the seeds are divided.
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    # Before anything asks for devices: the seeds are divided over all of them.
+    hardware.divide_cpu(most=hardware.num_cores())
     cli.guarded(command, sys.argv[1:])
 
 

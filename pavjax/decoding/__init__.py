@@ -3,7 +3,7 @@
 from pavjax.decoding.branches import branch, sample
 from pavjax.decoding.buckets import bucket_of
 from pavjax.decoding.queue import Lanes, Usage, complete, lanes_for
-from pavjax.decoding.sampling import ANCESTRAL, Sampling, draw_tokens
+from pavjax.decoding.sampling import ANCESTRAL, Sampling, draw_tokens, item_keys
 from pavjax.decoding.streams import Step, StepLimits, absorb, append, write_step
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "bucket_of",
     "complete",
     "draw_tokens",
+    "item_keys",
     "lanes_for",
     "sample",
     "write_step",

@@ -16,6 +16,7 @@ What a completion draws depends on its key and on its own text alone, not on the
 or on the time: token n of completion c is drawn with `fold_in(fold_in(key, c), n)`.
 """
 
+import functools
 from math import prod
 from typing import NamedTuple
 
@@ -24,11 +25,12 @@ import jax
 import jax.numpy as jnp
 
 from pavjax.arrays import last_axis_index
-from pavjax.decoding.sampling import draw_tokens
+from pavjax.decoding.sampling import draw_tokens, item_keys
 from pavjax.decoding.streams import merged
 from pavjax.types import Cache, Chunk
 
 IDLE = -1
+MOST_SIZES, LEAST_SLOTS = 3, 32  # of the ring while it fills, and how much one adds
 
 
 class Lanes(NamedTuple):
@@ -117,23 +119,53 @@ def complete(
     """
     num_rows, num_branches = prefix_len.shape
     row_ids = jnp.arange(num_rows) if row_ids is None else row_ids
-    names = row_ids[:, None] * num_branches + last_axis_index(num_branches, 2)
-    fold_all = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (None, 0))
+    keys = item_keys(key, row_ids, num_branches)
     given = (jnp.asarray(x, jnp.int32) for x in (tokens, prefix_len, budget))
-    work = _plan(params, fold_all(key, names), *given, policy)
-    step = _stepper(
-        policy.prepare(params), work, policy, lanes, max_tokens, rule, sampling
-    )
+    work = _plan(params, keys, *given, policy)
+    params = policy.prepare(params)
+    sizes = _ring_sizes(max_tokens)
+    state = _empty(work, policy, lanes, sizes[0], max_tokens)
+    if lanes == (num_rows, num_branches):
+        state, take_turns = _seated(state, work), lambda state: state
+    else:
+        take_turns = functools.partial(_turn_over, work=work)
+        state = take_turns(state)
+    step = _stepper(params, work, policy, max_tokens, rule, sampling, take_turns)
 
     def unfinished(state):
         return jnp.any(state.item != IDLE) | (state.next_row < work.num_rows)
 
-    start = _turn_over(_empty(work, policy, lanes, max_tokens), work)
-    state = jax.lax.while_loop(unfinished, step, start)
+    for size in sizes:
+        if size != sizes[0]:
+            room = merged(policy.init_suffix(*lanes, size))
+            suffix = jax.tree.map(_written_first, room, state.suffix)
+            state = state.replace(suffix=suffix)
+        has_room = functools.partial(_has_room, size=size, max_tokens=max_tokens)
+        state = jax.lax.while_loop(
+            lambda state, has_room=has_room: unfinished(state) & has_room(state),
+            *(functools.partial(step, size=size), state),
+        )
     chunk = jax.tree.map(
         lambda x: x.reshape(*work.budget.shape, *x.shape[1:]), state.chunk
     )
     return chunk, Usage(useful=state.useful, total=state.time * prod(lanes))
+
+
+def _ring_sizes(max_tokens):
+    """How many suffix slots there are at first, and then. Until the ring closes only its
+    beginning holds anything: of three thirds a decoding of `max_tokens` tokens reads two
+    on average. Each is a program of its own, so that short ones have one."""
+    num_sizes = max(1, min(MOST_SIZES, max_tokens // LEAST_SLOTS))
+    return [-(-max_tokens * (i + 1) // num_sizes) for i in range(num_sizes)]
+
+
+def _has_room(state, *, size, max_tokens):
+    """Whether the next token has a slot; a whole ring always has."""
+    return size == max_tokens or state.time < size
+
+
+def _written_first(room, old):
+    return jax.lax.dynamic_update_slice(room, old, [0] * room.ndim)
 
 
 def _plan(params, keys, tokens, prefix_len, budget, policy):
@@ -153,7 +185,7 @@ def _plan(params, keys, tokens, prefix_len, budget, policy):
     )
 
 
-def _empty(work, policy, lanes, max_tokens):
+def _empty(work, policy, lanes, num_suffix, max_tokens):
     shape, num_items = tuple(lanes), work.budget.size
     zeros = jnp.zeros(shape, jnp.int32)
     return _State(
@@ -167,13 +199,27 @@ def _empty(work, policy, lanes, max_tokens):
         length=zeros,
         count=zeros,
         prefix=jax.tree.map(lambda x: x[: lanes.num_lanes], work.store),
-        suffix=merged(policy.init_suffix(*shape, max_tokens)),
+        suffix=merged(policy.init_suffix(*shape, num_suffix)),
         chunk=Chunk(
             tokens=jnp.zeros((num_items, max_tokens), jnp.int32),
             logprobs=jnp.zeros((num_items, max_tokens)),
             num_tokens=jnp.zeros(num_items, jnp.int32),
         ),
         useful=jnp.int32(0),
+    )
+
+
+def _seated(state, work):
+    """Everybody has a slot in the lane of the row, and nobody comes after."""
+    num_rows, num_branches = work.budget.shape
+    item = jnp.where(work.budget > 0, last_axis_index(num_branches, 2), IDLE)
+    last = jnp.where(work.budget > 0, work.prefix_len - 1, 0)
+    return state.replace(
+        next_row=work.num_rows,
+        row=jnp.arange(num_rows),
+        item=item,
+        token=jnp.take_along_axis(work.tokens, last, axis=1),
+        length=last,
     )
 
 
@@ -230,16 +276,17 @@ def _turn_over(state, work):
     )
 
 
-def _stepper(params, work, policy, lanes, max_tokens, rule, sampling):
-    """-> step(state) -> state: every busy slot draws a token."""
+def _stepper(params, work, policy, max_tokens, rule, sampling, take_turns):
+    """-> step(state, size) -> state: every busy slot draws a token. size: suffix slots;
+    take_turns(state) -> state: who is through makes room for others."""
     num_rows, num_branches = work.budget.shape
     ends_trace = jnp.asarray(rule.ends_trace)
 
     def draw(logits, key, count):
         return draw_tokens(jax.random.fold_in(key, count), logits, sampling)
 
-    def step(state):
-        slot = last_axis_index(max_tokens, 3)
+    def step(state, size):
+        slot = last_axis_index(size, 3)
         own = jnp.mod(state.time - 1 - slot, max_tokens) < state.count[..., None]
         hidden, suffix = policy.extend(
             *(params, state.prefix, state.suffix, state.token[..., None]),
@@ -269,6 +316,6 @@ def _stepper(params, work, policy, lanes, max_tokens, rule, sampling):
             ),
             useful=state.useful + jnp.sum(busy, dtype=jnp.int32),
         )
-        return _turn_over(state, work)
+        return take_turns(state)
 
     return step

@@ -39,6 +39,14 @@ def truncate(logits, sampling):
     return logits
 
 
+def item_keys(key, row_ids, num_items):
+    """A key for each of M items of every row, `row_ids` [G]: [G M]. What is drawn with
+    it depends neither on the other rows nor on how many devices divide them."""
+    names = row_ids[:, None] * num_items + last_axis_index(num_items, 2)
+    fold_all = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (None, 0))
+    return fold_all(key, names)
+
+
 def draw_tokens(key, logits, sampling):
     """[*B V] -> tokens [*B] and their log-probs [*B] under the *untruncated* policy
     at temperature 1, the ones a trainer computes from the same logits."""

@@ -6,6 +6,7 @@ it. So a branch never carries more than its newest step, and all branches of a p
 read the rest from one cache.
 """
 
+from math import prod
 from typing import NamedTuple
 
 import chex
@@ -35,33 +36,41 @@ class StepLimits(NamedTuple):
     max_steps: int
     max_step_len: int  # tokens, delimiter included
     rule: StepRule
+    max_response_len: int | None = None  # tokens of all steps; None: no other bound
 
 
 def write_step(
     params,
-    key,
+    keys,
     prefix,
     last,
     length,
     state,
-    active,
+    budget,
     *,
     policy,
     max_tokens,
     rule,
     sampling,
 ):
-    """Let every active branch write to the end of a step or trace: -> `Step`.
+    """Let every branch write to the end of a step or trace: -> `Step`.
 
+    keys [G M]: token i of a branch's step is drawn with fold_in(its key, i).
     prefix: caches of G rows; last, length [G M]: the last token of each branch, and its
     tokens so far with that one; those before it are the first of its row's cache.
-    state [G M] int32 of the rule, 0 where a step begins; active [G M] bool. The loop
-    ends as soon as no branch is active; a branch that has stopped keeps what it has.
+    state [G M] int32 of the rule, 0 where a step begins; budget [G M]: tokens that a
+    branch may write, and `max_tokens` at most; 0: it sits out. The loop ends as soon as
+    all have stopped; a branch that has stopped keeps what it has.
     """
-    shape = active.shape
+    shape = budget.shape
     start = length - 1
 
     params = policy.prepare(params)
+
+    def draw_one(logits, key, i):
+        return draw_tokens(jax.random.fold_in(key, i), logits, sampling)
+
+    draw_all = jax.vmap(jax.vmap(draw_one, (0, 0, None)), (0, 0, None))
 
     def draw(carry):
         i, token, active, step = carry
@@ -72,7 +81,7 @@ def write_step(
             jnp.broadcast_to(before, (*shape, max_tokens)),
         )
         logits = policy.unembed(params, hidden[:, :, 0])
-        tokens, logprobs = draw_tokens(jax.random.fold_in(key, i), logits, sampling)
+        tokens, logprobs = draw_all(logits, keys, i)
         tokens = jnp.where(active, tokens, 0)
         state, ends, _ = steps.advance(rule, step.state, tokens)
         chunk = step.chunk
@@ -86,7 +95,7 @@ def write_step(
             state=jnp.where(active, state, step.state),
             ended=jnp.where(active, ends, step.ended),
         )
-        return i + 1, tokens, active & ~ends, step
+        return i + 1, tokens, active & ~ends & (i + 1 < budget), step
 
     def unfinished(carry):
         i, _, active, _ = carry
@@ -102,7 +111,7 @@ def write_step(
         state=state,
         ended=jnp.zeros(shape, bool),
     )
-    carry = (jnp.int32(0), last, active, empty)
+    carry = (jnp.int32(0), last, budget > 0, empty)
     step = jax.lax.while_loop(unfinished, draw, carry)[-1]
     suffix = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), step.suffix)
     return step.replace(suffix=suffix)
@@ -110,7 +119,7 @@ def write_step(
 
 def merged(suffix):
     """[G M ...] -> [(G M) ...], as a loop carries a suffix: see `Policy.extend`."""
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), suffix)
+    return jax.tree.map(lambda x: x.reshape(prod(x.shape[:2]), *x.shape[2:]), suffix)
 
 
 def append(tokens, length, new, num_new):

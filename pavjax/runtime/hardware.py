@@ -1,5 +1,6 @@
-"""What a number was measured on: devices, versions, commit, memory."""
+"""What runs here and what a number was measured on: devices, versions, commit, memory."""
 
+import contextlib
 import os
 import platform
 import resource
@@ -11,6 +12,42 @@ from pathlib import Path
 import jax
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+# A parameter is held by each device, and a batch is divided by all of them.
+MOST_CPU_DEVICES = 4
+DEVICES_FLAG = "xla_force_host_platform_device_count"
+
+
+def num_cores():
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def divide_cpu(batch_sizes=(), most=MOST_CPU_DEVICES):
+    """Make a JAX device of each core, for this process and those that it starts: a loop
+    of small matrix products keeps no more than one core busy, so that each has a loop of
+    its own (see `local_work.by_rows`).
+
+    The largest power of two that is at most `most` and the number of cores, and that
+    divides all `batch_sizes`: a number that the machine and the work decide, and not
+    what else runs, so that a resumed run is divided as before. Nothing happens where
+    JAX has begun, where there are several processes, or where somebody has said how
+    many: $JAX_NUM_CPU_DEVICES, or XLA's own flag.
+    """
+    is_asked = jax.config.jax_num_cpu_devices >= 0
+    is_asked |= DEVICES_FLAG in os.environ.get("XLA_FLAGS", "")
+    if is_asked or jax.distributed.is_initialized():
+        return
+    num_devices = 1
+    while 2 * num_devices <= min(num_cores(), most) and not any(
+        size % (2 * num_devices) for size in batch_sizes
+    ):
+        num_devices *= 2
+    # Raises where JAX has begun.
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", num_devices)
+        os.environ["JAX_NUM_CPU_DEVICES"] = str(num_devices)
 
 
 def describe_hardware():
@@ -20,9 +57,7 @@ def describe_hardware():
         "devices": f"{len(devices)} x {devices[0].device_kind}",
         "processes": jax.process_count(),
         "cpu": cpu_name(),
-        "cpu_cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cpu_cores": num_cores(),
         "memory_gb": round(total_memory_bytes() / 1e9, 1),
     }
 

@@ -7,6 +7,7 @@ work of its rows, and knows nothing of the rows of others.
 from math import prod
 
 import jax
+import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from pavjax.runtime.sharding import AXES, BATCH, fitting_spec, free_axes, is_inside
@@ -44,13 +45,13 @@ def split_attention(kernel):
 
 def num_row_parts(num_rows):
     """How many groups of devices can each work on rows of their own: one for each place
-    on the axes of `BATCH`, if the rows divide; else 1. A group is as many devices as
-    `tensor` has, which share the work of its rows."""
+    on the axes of `BATCH`, where there are rows to divide; else 1. A group is as many
+    devices as `tensor` has, which share the work of its rows."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or is_inside(mesh):
         return 1
     parts = prod(mesh.shape[axis] for axis in BATCH)
-    return 1 if num_rows % parts else parts
+    return 1 if num_rows == 1 else parts
 
 
 def num_head_parts(num_heads):
@@ -67,13 +68,20 @@ def by_rows(fn):
     devices).
 
     replicated, rows: pytrees; the leaves of `rows` and of the result begin with the
-    axis of rows. `replicated` may be split over `tensor`, whose devices run in step.
-    Plain `fn` where `num_row_parts` is 1.
+    axis of rows, each of which is worked on by itself: where they do not divide, the
+    last one is worked on several times. `replicated` may be split over `tensor`, whose
+    devices run in step. Plain `fn` where `num_row_parts` is 1.
     """
 
     def split(replicated, rows):
-        if num_row_parts(jax.tree.leaves(rows)[0].shape[0]) == 1:
+        num_rows = jax.tree.leaves(rows)[0].shape[0]
+        num_parts = num_row_parts(num_rows)
+        if num_parts == 1:
             return fn(replicated, rows)
+        num_missing = -num_rows % num_parts
+        if num_missing:
+            index = np.minimum(np.arange(num_rows + num_missing), num_rows - 1)
+            rows = jax.tree.map(lambda x: x[index], rows)
         mesh = jax.sharding.get_abstract_mesh()
         own = BATCH if mesh.shape["tensor"] > 1 else AXES
         run = jax.shard_map(
@@ -83,6 +91,9 @@ def by_rows(fn):
             axis_names=set(own),
             check_vma=False,
         )
-        return run(replicated, rows)
+        found = run(replicated, rows)
+        if num_missing:
+            found = jax.tree.map(lambda x: x[:num_rows], found)
+        return found
 
     return split

@@ -8,12 +8,14 @@ value head, one with the log-ratio that small models use.
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench.lines import Case, Rival, UnequalError
 from experiments.bench.suites import decode, inputs
 from pavjax import decoding, evaluate, guided_decoding, provers
 from pavjax.nets import make_verifier
+from pavjax.runtime import local_work
 
 NUM_PROVERS = 2
 
@@ -69,7 +71,19 @@ def case(model, head, sampler, new):
         work=lambda _: search_work(model, head),
         rows=batch.problems * rows,
         itemsize=model.itemsize,
-        rivals=(Rival("plain decoding", call=plain, check=check),),
+        rivals=(
+            Rival(
+                "plain decoding",
+                call=plain,
+                check=check,
+                work=lambda: evaluate.generate_work(
+                    model.size,
+                    np.full((batch.problems, rows), batch.prompt_len),
+                    np.full((batch.problems, rows), new),
+                    itemsize=model.itemsize,
+                ),
+            ),
+        ),
     )
 
 
@@ -90,10 +104,11 @@ def make_search(model, head):
         base=0, prover=provers.Prover.of(1, NUM_PROVERS), alpha=0.5
     )
 
-    @jax.jit
-    def search(policy_params, verifier_params, key, tokens, prompt_len):
+    def part(shared, rows):
+        row_ids, *rows = rows
         beams, values, written = guided_decoding.guided_search(
-            *(policy_params, verifier_params, key, tokens, prompt_len),
+            *(*shared, *rows),
+            row_ids=row_ids,
             policy=model.policy,
             verifier=verifier,
             score_rule=rule,
@@ -102,6 +117,11 @@ def make_search(model, head):
             limits=limits,
         )
         return beams.tokens, beams.length, values, written
+
+    @jax.jit
+    def search(policy_params, verifier_params, key, tokens, prompt_len):
+        rows = (jnp.arange(len(tokens)), tokens, prompt_len)
+        return local_work.by_rows(part)((policy_params, verifier_params, key), rows)
 
     return search, params
 

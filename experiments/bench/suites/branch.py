@@ -5,7 +5,8 @@
 All completions of a trace's prefixes share one cache of that trace, as in the collect
 stage, against independent sampling: each completion reads its own prefix into a cache of
 its own (padded to the longest prefix, as a batched sampler does). The same rule ends
-traces in both: none ("even"), or one token in half a trace ("ragged").
+traces in both: none ("even"), or one token in half a trace ("ragged"). What is gained is
+the reading of prefixes, so that it grows with the prompt.
 """
 
 import jax
@@ -17,24 +18,27 @@ from experiments.bench.lines import Case, Rival, UnequalError
 from experiments.bench.suites import inputs
 from pavjax import decoding, evaluate
 
+LONG_PROMPT = 8  # times the prompt of the other lines
+
 
 def cases(model):
-    """A line with completions of one length, a line with ragged ones."""
+    """Lines with completions of one length, with ragged ones, after a long prompt."""
     batch = model.batch
     half = batch.num_steps * batch.step_tokens // 2
-    yield case(model, "even", half, 0)
-    yield case(model, "ragged", 2 * half, half)
+    yield case(model, "even", batch.prompt_len, half, 0)
+    yield case(model, "ragged", batch.prompt_len, 2 * half, half)
+    yield case(model, "long prompt", LONG_PROMPT * batch.prompt_len, half, 0)
 
 
-def case(model, name, new, trace_tokens):
+def case(model, name, prompt_len, new, trace_tokens):
     """Up to `new` tokens for each completion, `trace_tokens` of them on average."""
     batch = model.batch
     rule = inputs.step_rule(model, batch.step_tokens, trace_tokens=trace_tokens)
     brancher = make_brancher(model, new, rule)
-    longest = batch.prompt_len + (batch.num_steps - 1) * batch.step_tokens
+    longest = prompt_len + (batch.num_steps - 1) * batch.step_tokens
     tokens, _ = inputs.prompts(model, batch.traces, longest)
     # The prefixes that are completed: the prompt, and those after steps 1 .. H-1.
-    ends = batch.prompt_len + batch.step_tokens * np.arange(batch.num_steps)
+    ends = prompt_len + batch.step_tokens * np.arange(batch.num_steps)
     prefix_len = np.tile(np.repeat(ends, batch.num_completions), (batch.traces, 1))
     shared = put(tokens, prefix_len)
     own = put(np.repeat(tokens, prefix_len.shape[1], axis=0), prefix_len.reshape(-1, 1))
@@ -42,9 +46,16 @@ def case(model, name, new, trace_tokens):
 
     def work(result):
         written = np.asarray(result[1]) - prefix_len
+        return work_of(prefix_len, written)
+
+    def work_of(prefix_len, written):
         return evaluate.generate_work(
             model.size, prefix_len, written, itemsize=model.itemsize
         )
+
+    def independent_work():
+        """Of completions that are as long as may be."""
+        return work_of(prefix_len.reshape(-1, 1), np.full((prefix_len.size, 1), new))
 
     def independent():
         return brancher(model.params, other_keys(), *own)
@@ -57,6 +68,7 @@ def case(model, name, new, trace_tokens):
             "traces": batch.traces,
             "prefixes": batch.num_steps,
             "n_mc": batch.num_completions,
+            "prompt": prompt_len,
             "longest prefix": longest,
             "new": new,
             "slots": min(prefix_len.size, drawing.decode_slots(model.policy, new)),
@@ -72,6 +84,7 @@ def case(model, name, new, trace_tokens):
                 "independent sampling",
                 call=independent,
                 check=lambda: check_first_logits(model, shared, own),
+                work=None if trace_tokens else independent_work,
                 notes=cache_notes(model, own, new),
             ),
         ),
@@ -82,7 +95,7 @@ def case(model, name, new, trace_tokens):
 def put(tokens, prefix_len):
     """What `brancher` takes: tokens [G T], prefix_len, active [G M]."""
     active = np.ones(prefix_len.shape, bool)
-    return jax.device_put((np.asarray(tokens), prefix_len.astype(np.int32), active))
+    return inputs.put((np.asarray(tokens), prefix_len.astype(np.int32), active))
 
 
 def make_brancher(model, new, rule):
@@ -90,12 +103,11 @@ def make_brancher(model, new, rule):
 
     @jax.jit
     def brancher(params, key, tokens, prefix_len, active):
-        return decoding.branch(
-            *(params, key, tokens, prefix_len, active),
+        return drawing.by_rows(
+            *(decoding.branch, params, key, tokens, prefix_len, active),
             policy=model.policy,
             max_tokens=new,
             rule=rule,
-            num_slots=drawing.decode_slots(model.policy, new),
         )
 
     return brancher

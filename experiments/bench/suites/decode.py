@@ -2,8 +2,8 @@
 
     python -m experiments.bench --suite=decode --size=tiny --output=DIR
 
-What every stage that samples calls, `decoding.sample` with as many decode slots as there,
-against transformers' generate.
+What every stage that samples calls, `decoding.sample` on as many devices and with as
+many decode slots as there, against transformers' generate.
 """
 
 import functools
@@ -62,15 +62,14 @@ def make_sampler(model, new, *, num_samples=1, temperature=1.0, rule=None):
 
     @jax.jit
     def sampler(params, key, tokens, prompt_len):
-        return decoding.sample(
-            *(params, key, tokens, prompt_len),
+        return drawing.by_rows(
+            *(decoding.sample, params, key, tokens, prompt_len),
             policy=model.policy,
             num_samples=num_samples,
             max_tokens=new,
             rule=rule,
             max_steps=-(-new // model.batch.step_tokens),
             sampling=decoding.Sampling(temperature=temperature),
-            num_slots=drawing.decode_slots(model.policy, new),
         )
 
     return sampler

@@ -2,7 +2,10 @@
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
 
+from experiments.bench import sizes
+from pavjax.runtime import sharding
 from pavjax.steps import StepRule
 
 
@@ -10,8 +13,17 @@ def prompts(model, num_rows, length, seed=0):
     """Random tokens [B T] int32, and their length [B]."""
     rng = np.random.default_rng(seed)
     tokens = rng.integers(model.config.vocab_size, size=(num_rows, length))
-    lengths = np.full(num_rows, length, np.int32)
-    return jax.device_put(tokens.astype(np.int32)), jax.device_put(lengths)
+    return put((tokens.astype(np.int32), np.full(num_rows, length, np.int32)))
+
+
+def put(tree):
+    """Arrays [B ...] on the devices, each with its own part of B where they divide it."""
+
+    def put_one(x):
+        spec = sharding.fitting_spec((sharding.BATCH,), np.shape(x)[:1], sizes.mesh())
+        return jax.device_put(x, NamedSharding(sizes.mesh(), spec))
+
+    return jax.tree.map(put_one, tree)
 
 
 def step_rule(model, step_tokens, *, trace_tokens=0):

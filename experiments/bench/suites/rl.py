@@ -22,6 +22,7 @@ from experiments.bench.lines import Case
 from experiments.bench.suites import decode, inputs, score
 from pavjax import evaluate, grading, provers, rl, train
 from pavjax.nets import make_verifier
+from pavjax.runtime import sharding
 
 # What a token is read as, so that responses are text that can be graded.
 CHARACTERS = np.frombuffer(b"0123456789+-=#\nabcdefghijklmnopq", np.uint8)
@@ -119,7 +120,7 @@ class Iteration:
             state = {"policy": params, "baseline": baseline}
             return train.init_state(state, optimizer)
 
-        self.state = jax.jit(init)(model.params)
+        self.state = sharding.born_sharded(init, model.params, mesh=sizes.mesh())
 
     def _batch(self, found, rollouts, **options):
         initial_hidden, values = found

@@ -17,6 +17,7 @@ from experiments.bench.lines import Case, Rival
 from experiments.bench.suites import inputs
 from pavjax import evaluate, losses, train
 from pavjax.arrays import picked_logprobs
+from pavjax.runtime import sharding
 from pavjax.runtime.optimizer import make_optimizer
 
 UPDATES_CHECKED = 3
@@ -75,9 +76,10 @@ class Trainer:
             return losses.next_token_loss(logprobs, mask), {}
 
         mask = np.arange(tokens.shape[1]) > 0
-        self.batch = {"tokens": tokens, "mask": jnp.tile(mask, (len(tokens), 1))}
+        mask = np.tile(mask, (len(tokens), 1))
+        self.batch = inputs.put({"tokens": np.asarray(tokens), "mask": mask})
         self.update = jax.jit(train.make_update(loss_fn, optimizer), donate_argnums=0)
-        self.state = jax.jit(init)(model.params)
+        self.state = sharding.born_sharded(init, model.params, mesh=sizes.mesh())
 
     def step(self):
         """One update: -> its metrics. The state moves on, as in a run."""
