@@ -188,6 +188,8 @@ def describe_failures(failures, jobs, workdir, program):
         for command in launchers.commands_of(jobs, workdir, program)
     }
     for job, error in failures:
+        if job.hash not in alone:  # another process has made it since
+            continue
         lines.append(f"  {job.name} {job.hash}: {str(error).splitlines()[0]}")
         lines.append(f"    {job.directory(workdir) / 'error.log'}")
         lines.append(f"    alone: {alone[job.hash]}")
