@@ -80,13 +80,7 @@ def parse(argv, *, description):
         help="remove what this config's jobs have made, and stop",
     )
     add_parallel_flag(parser)
-    parser.add_argument(
-        "--processes",
-        type=int,
-        default=1,
-        metavar="N",
-        help="run as N processes on this machine, as one of several does on a cluster",
-    )
+    add_processes_flag(parser)
     add_debug_flag(parser)
     # "--config.a.b value" is the same as "--config.a.b=value".
     overrides, others = split_overrides(argv)
@@ -115,6 +109,16 @@ def add_parallel_flag(parser):
         metavar="N",
         help="run N independent jobs at once; 1 = one after the other; default: one "
         "per core, up to 4, on a CPU, and 1 on accelerators",
+    )
+
+
+def add_processes_flag(parser):
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run as N processes on this machine, as one of several does on a cluster",
     )
 
 
