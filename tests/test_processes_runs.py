@@ -101,7 +101,7 @@ def params_of(directory, step):
     tree = {}
     for path, described in saved.items():
         *folders, name = path.split("/")
-        if folders[0] == "params":
+        if folders[:1] == ["params"]:
             dtype, shape = re.fullmatch(r"(\w+)\[(.*)\]", described).groups()
             sizes = tuple(map(int, re.findall(r"\d+", shape)))
             place = tree
