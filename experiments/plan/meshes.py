@@ -32,8 +32,7 @@ def search(question, *, most):
     holding = [each for each in candidates if each["needed"] <= question.chip.memory]
     if dropped := len(candidates) - len(holding):
         left_out["whose parameters alone do not fit"] = dropped
-    # Few parts first: each part gathers the weights anew.
-    holding.sort(key=lambda each: (each["hours"], each["accumulate"]))
+    holding.sort(key=promise)
     say(f"{len(holding)} of {len(candidates) + sum(left_out.values())} can hold it")
     ranked = []
     for each in holding:
@@ -54,6 +53,14 @@ def search(question, *, most):
         "ranked": ranked,
         "left_out": left_out,
     }
+
+
+def promise(each):
+    """What is compiled first: the least time, and of equal ones what sends least. Each
+    part of a batch gathers the weights anew; `tensor` adds up activations in every
+    layer, `fsdp` gathers weights, `data` only adds up gradients."""
+    sizes = each["mesh"]
+    return each["hours"], each["accumulate"], sizes["tensor"], sizes["fsdp"]
 
 
 def mesh_sizes(count):
