@@ -79,7 +79,7 @@ def candidate(question, sizes, parts):
     for name in SECTIONS:
         config[name].accumulate = parts
     setting = question.on(sizes)._replace(config=config)
-    programs = programs_of(setting, question.stages)
+    programs = programs_of(setting, question.stages, question.only)
     least = [
         sum(each.arguments.values()) + sum(each.resident.values()) for each in programs
     ]
