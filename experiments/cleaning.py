@@ -26,6 +26,7 @@ MADE = re.compile(
             r"(terms|units/[^/]+)\.npz(\.sha256)?|units/costs\.json",
             r"labels/(tmp\w+/)?(features|dataset_info)\.json(\.sha256)?",
             r"labels/labels-\w+\.array_record-\d{5}-of-\d{5}(\.sha256|\.partial)?",
+            r"index(\.partial-\w+)?/[\w.]+",  # of labels: pavjax/data/label_rows.py
             r"(.+/)?\.[^/]+\.\d+\.tmp",  # of a write that was killed
         )
     )

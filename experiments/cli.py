@@ -33,6 +33,7 @@ class ConfigError(Exception):
     """A config file, preset, field or value that does not exist or does not fit."""
 
 
+MAX_VALUE = 10_000  # characters of a value on the command line: Python parses it
 # Errors whose message says it all.
 EXPECTED = (StageError, ConfigError, StorageError, DamagedFile)
 EXPECTED += (processes.ProcessesError,)
@@ -79,13 +80,7 @@ def parse(argv, *, description):
         help="remove what this config's jobs have made, and stop",
     )
     add_parallel_flag(parser)
-    parser.add_argument(
-        "--processes",
-        type=int,
-        default=1,
-        metavar="N",
-        help="run as N processes on this machine, as one of several does on a cluster",
-    )
+    add_processes_flag(parser)
     add_debug_flag(parser)
     # "--config.a.b value" is the same as "--config.a.b=value".
     overrides, others = split_overrides(argv)
@@ -114,6 +109,16 @@ def add_parallel_flag(parser):
         metavar="N",
         help="run N independent jobs at once; 1 = one after the other; default: one "
         "per core, up to 4, on a CPU, and 1 on accelerators",
+    )
+
+
+def add_processes_flag(parser):
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run as N processes on this machine, as one of several does on a cluster",
     )
 
 
@@ -234,8 +239,13 @@ def parse_value(config, path, text):
     if isinstance(present, bool) and text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        if len(text) > MAX_VALUE:
+            raise MemoryError
+        value = ast.literal_eval(text)  # literals alone: nothing is run
+    except (RecursionError, MemoryError):
+        problem = f"is too long or too deeply nested: {text:.40}"
+        raise ConfigError(f"the value of config.{path} {problem}") from None
+    except (ValueError, SyntaxError, TypeError):  # the last: {[]: 1}
         value = text
         if isinstance(present, tuple):  # --config.provers=base,strong
             value = tuple(part for part in text.strip("()").split(",") if part)

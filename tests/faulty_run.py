@@ -7,7 +7,7 @@ In the first form it dies by SIGKILL in that job, in the second each fault comes
 CALL-th call of a function. "Half-way" is such a call, counted while a job runs, of one
 that writes: after a line of metrics past the last checkpoint, or before a result is put
 in its place. A fault is the name of a signal, which the process sends itself, or
-"full": the disk is filled up, and the work directory should be small.
+"full": the disk is filled up, which should be a small one. "SIGSTOP+full" is both.
 """
 
 import itertools
@@ -30,6 +30,7 @@ FUNCTIONS = {
     "part": (KeptParts, "keep"),
     "unit": (search.Units, "keep"),
     "grade": (drawing, "grade"),
+    "save": (Checkpointer, "save"),
     "thin": (Checkpointer, "thin"),
 }
 # job -> (function, number of the fatal call)
@@ -82,8 +83,8 @@ def count_calls(function, by_call, workdir, is_counted):
         fault = by_call.get(next(numbers)) if is_counted() else None
         if function == "metrics":  # the line is written first
             original(*args, **kwargs)
-        if fault:
-            happen(fault, workdir)
+        for each in fault.split("+") if fault else ():
+            happen(each, workdir)
         return None if function == "metrics" else original(*args, **kwargs)
 
     setattr(owner, name, counted)

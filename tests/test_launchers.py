@@ -150,6 +150,17 @@ def test_a_template_runs_each_job_when_its_inputs_are_made(tmp_path):
     assert "not run, for they read these: d" in text
 
 
+def test_a_template_may_name_the_command_in_parts():
+    command = launchers.Command("1f", "rl pav", shlex.join([*PROGRAM, "x"]), [], 0)
+    filled = launchers.filled("ssh {name}.{hash} {quoted}; run {arguments}", command)
+    words = shlex.split(filled.replace(";", " ; "))
+    assert words[:2] == ["ssh", "rl pav.1f"] and shlex.split(words[2]) == [
+        *PROGRAM,
+        "x",
+    ]
+    assert words[3:] == [";", "run", *PROGRAM[3:], "x"]
+
+
 def test_an_unknown_launcher_is_named():
     with pytest.raises(cli.ConfigError, match="--launcher=slrum; did you mean slurm"):
         launchers.check("slrum")

@@ -26,6 +26,7 @@ OVERRIDES = {
     "prover_family.best_of": "(4,)",
     "search.alpha_grid": "(0.5,)",
     "rl.methods": "pav",
+    "rl.baseline": "leave_one_out",
     "logging.every": "50",
 }
 COUNTERS = ("tokens_generated", "tokens_scored", "tokens_trained", "flops")

@@ -23,6 +23,7 @@ from pavjax.data.shard_files import (
     NAME,
     CorruptShard,
     check,
+    corrupt,
     count_records,
     read_records,
     shard_path,
@@ -190,13 +191,24 @@ def split_info(directory, split):
         )
     for name in INFO_FILES:
         check(os.path.join(directory, name))
-    builder = tfds.builder_from_directory(directory)
-    if split not in builder.info.splits:
+    try:
+        builder = tfds.builder_from_directory(directory)
+        splits, features = builder.info.splits, builder.info.features
+        [
+            info.filepaths for info in splits.values()
+        ]  # made only when they are asked for
+        missing = sorted(set(FIELDS) - set(features))
+    except Exception as error:  # of any kind: metadata of others, without checksums
+        raise corrupt(os.path.join(directory, INFO_FILES[0]), error) from error
+    if split not in splits:
         raise ValueError(
-            f"{split=} is not among the splits {sorted(builder.info.splits)} of the "
-            f"label dataset in {directory}"
+            f"{split=} is not among the splits {sorted(splits)} of the label dataset "
+            f"in {directory}"
         )
-    return builder.info.splits[split], builder.info.features
+    if missing:
+        path = os.path.join(directory, INFO_FILES[0])
+        raise corrupt(path, f"it lacks the features {missing}")
+    return splits[split], features
 
 
 def _serialized_shards(info):
