@@ -140,7 +140,7 @@ def test_two_processes_compute_what_two_devices_of_one_do(runs, name):
 @pytest.mark.slow
 def test_only_the_first_process_speaks_and_writes(runs):
     for job in jobs():
-        assert runs.output.count(f"{job.name}: done in") == 1
+        assert runs.output.count(f"] {job.name}: done in") == 1
         assert not list(job.directory(runs.two).glob("*.tmp"))
     assert runs.output.count("2 processes: 0 on ") == 1
     assert runs.output.count("index.html") == 1
