@@ -9,7 +9,6 @@ mistake gets one message that says what to do.
 import argparse
 import ast
 import difflib
-import enum
 import hashlib
 import importlib.util
 import platform
@@ -22,6 +21,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from experiments.exit_status import ExitStatus
 from experiments.stages import JobFailed, StageError
 from pavjax.checksums import DamagedFile
 from pavjax.runtime import processes
@@ -29,19 +29,11 @@ from pavjax.runtime.atomic import StorageError, check_writable
 from pavjax.runtime.preemption import Preempted
 
 
-class ExitStatus(enum.IntEnum):
-    """How a command ends, for who started it. 0 is also for one that was asked to end
-    (SIGTERM) and has kept what it had."""
-
-    FAILED = 1  # for a reason that may have gone the next time
-    NEEDS_THE_USER = 2  # it would fail again; argparse ends so too
-    INTERRUPTED = 130  # from the keyboard
-
-
 class ConfigError(Exception):
     """A config file, preset, field or value that does not exist or does not fit."""
 
 
+MAX_VALUE = 10_000  # characters of a value on the command line: Python parses it
 # Errors whose message says it all.
 EXPECTED = (StageError, ConfigError, StorageError, DamagedFile)
 EXPECTED += (processes.ProcessesError,)
@@ -56,6 +48,7 @@ class Options:
     config_arguments: tuple  # as typed, to quote the command for another stage
     dry_run: bool = False
     with_inputs: bool = False
+    clean: bool = False
     parallel: int = 0  # jobs at once; 0 = as many as the machine is good for
     processes: int = 1  # of this run, on this machine
 
@@ -81,14 +74,13 @@ def parse(argv, *, description):
     parser.add_argument(
         "--with_inputs", action="store_true", help="also run the stages it reads from"
     )
-    add_parallel_flag(parser)
     parser.add_argument(
-        "--processes",
-        type=int,
-        default=1,
-        metavar="N",
-        help="run as N processes on this machine, as one of several does on a cluster",
+        "--clean",
+        action="store_true",
+        help="remove what this config's jobs have made, and stop",
     )
+    add_parallel_flag(parser)
+    add_processes_flag(parser)
     add_debug_flag(parser)
     # "--config.a.b value" is the same as "--config.a.b=value".
     overrides, others = split_overrides(argv)
@@ -103,6 +95,7 @@ def parse(argv, *, description):
         ),
         dry_run=known.dry_run,
         with_inputs=known.with_inputs,
+        clean=known.clean,
         parallel=known.parallel,
         processes=known.processes,
     )
@@ -116,6 +109,16 @@ def add_parallel_flag(parser):
         metavar="N",
         help="run N independent jobs at once; 1 = one after the other; default: one "
         "per core, up to 4, on a CPU, and 1 on accelerators",
+    )
+
+
+def add_processes_flag(parser):
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run as N processes on this machine, as one of several does on a cluster",
     )
 
 
@@ -175,7 +178,7 @@ def override(config, path, value):
         value = tuple(value)
     try:
         section[name] = value
-    except TypeError:
+    except (TypeError, OverflowError):
         raise ConfigError(
             f"config.{path} is a {type(section[name]).__name__}, as in "
             f"{section[name]!r}; {value!r} is a {type(value).__name__}"
@@ -236,8 +239,13 @@ def parse_value(config, path, text):
     if isinstance(present, bool) and text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        if len(text) > MAX_VALUE:
+            raise MemoryError
+        value = ast.literal_eval(text)  # literals alone: nothing is run
+    except (RecursionError, MemoryError):
+        problem = f"is too long or too deeply nested: {text:.40}"
+        raise ConfigError(f"the value of config.{path} {problem}") from None
+    except (ValueError, SyntaxError, TypeError):  # the last: {[]: 1}
         value = text
         if isinstance(present, tuple):  # --config.provers=base,strong
             value = tuple(part for part in text.strip("()").split(",") if part)

@@ -1,6 +1,6 @@
 """The command of an experiment whose plan is its own and ends with a page of findings."""
 
-from experiments import cli, many_processes
+from experiments import cleaning, cli, many_processes
 from experiments import run as runner
 from experiments.stages import read_record
 from pavjax.runtime import processes
@@ -14,6 +14,9 @@ def run_to_page(argv, *, default, description, plan):
     """
     options = cli.parse([f"--config={default}", *argv], description=description)
     jobs = plan(options.config)
+    if options.clean:
+        cleaning.clean(jobs, options.workdir, options.dry_run)
+        return
     if options.dry_run:
         print(runner.plan_table(jobs, options.workdir))
         return

@@ -40,9 +40,7 @@ def fit(
         ):
             for step in range(first + 1, num_steps + 1):
                 state, values = step_fn(state, step)
-                # Several processes ask each other, where they have to wait anyhow.
-                may_ask = is_logged(step) or not processes.are_many()
-                is_asked = may_ask and preemption.asked()
+                is_asked = _is_asked(is_logged(step))
                 is_checkpoint = step % checkpoint_every == 0 or step == num_steps
                 if is_logged(step) or is_asked:
                     values = {k: float(v) for k, v in jax.device_get(values).items()}
@@ -64,6 +62,12 @@ def fit(
                     preemption.stop_if_asked()
         checkpoints.thin(keep_last=1)
     return state
+
+
+def _is_asked(is_logged):
+    """Whether the run is to end here. Several processes ask each other only where they
+    wait for the devices anyhow."""
+    return (is_logged or not processes.are_many()) and preemption.asked()
 
 
 def _resumed(workspace, checkpoints, state, metadata):

@@ -48,22 +48,29 @@ class Stopwatch:
 def trace_metrics(task, rollouts, responses):
     """Steps per answer, tokens per step, share of traces without a readable answer; of
     a grader that may leave answers undecided, which then are wrong, how many timed out
-    or crashed so far in this process."""
+    or crashed so far."""
     num_steps = rollouts.step_ids.max(-1) + 1
     num_tokens = rollouts.length - rollouts.prompt_len
     malformed = [task.final_answer(text) is None for text in responses]
-    counts = task.grading_counts() if task.grading_counts else {}
-    undecided = {
-        f"grader_{status}": counts[status]
-        for status in ("timeout", "crash")
-        if status in counts
-    }
-    return undecided | {
+    return undecided(task) | {
         "train_reward": rollouts.reward.mean(),
         "steps_per_answer": num_steps.mean(),
         "tokens_per_step": num_tokens.sum() / max(num_steps.sum(), 1),
         "mean_tokens": num_tokens.mean(),
         "malformed": np.mean(malformed),
+    }
+
+
+def undecided(task):
+    """How many answers the task's grader has left undecided, by all processes: {} of one
+    that always decides."""
+    if not task.grading_counts:
+        return {}
+    counts = processes.gathered(dict(task.grading_counts()))
+    return {
+        f"grader_{status}": sum(each[status] for each in counts)
+        for status in ("timeout", "crash")
+        if status in counts[0]
     }
 
 

@@ -4,10 +4,10 @@
 
 in: a config. out: one directory per stage run (see experiments/stages.py), and
 `latest.json`, which maps their names to them. What is complete is not run again; what
-is half-done goes on from its last checkpoint. `--dry_run` prints the plan.
+is half-done goes on from its last checkpoint. `--dry_run` prints the plan, `--clean`
+removes what the jobs have made.
 """
 
-import contextlib
 import functools
 import importlib
 import math
@@ -17,8 +17,14 @@ from pathlib import Path
 
 import jax
 
-from experiments import cli, external_verifiers, many_processes, side_by_side
-from experiments.job_directory import explained, locked
+from experiments import (
+    cleaning,
+    cli,
+    external_verifiers,
+    many_processes,
+    side_by_side,
+)
+from experiments.job_directory import explained, locked_together
 from experiments.job_tables import plan_table, summary
 from experiments.pipeline import available, plan
 from experiments.schedule import Schedule
@@ -52,6 +58,9 @@ def run(argv, stage=None):
             raise StageError(f"this config has no job of the stage {stage!r}")
         if options.with_inputs:
             jobs = with_inputs(jobs)
+    if options.clean:
+        cleaning.clean(jobs, options.workdir, options.dry_run)
+        return
     if options.dry_run:
         print(plan_table(jobs, options.workdir))
         return
@@ -141,6 +150,7 @@ def scheduled(jobs, workdir, execution, parallel=1, is_shared=False):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} stage runs are complete")
     schedule = Schedule(todo, is_shared)
     stamps = {job.hash: job.failure_stamp(workdir) for job in todo if is_shared}
+    stamps = processes.agreed(stamps)
     if min(num_at_once, len(todo)) > 1:
         run_fn = functools.partial(
             run_beside, workdir=workdir, execution=execution, stamps=stamps
@@ -171,8 +181,7 @@ def run_job(job, workdir, execution, label="", is_alone=True, stamps=()):
     directory = job.directory(workdir)
     module = importlib.import_module(f"experiments.{job.stage}")
     is_first = processes.is_first()
-    lock = locked(directory) if is_first else contextlib.nullcontext()
-    with lock, explained(job, workdir):
+    with locked_together(directory), explained(job, workdir):
         # Perhaps by another run, while this one waited its turn.
         if processes.agreed(job.is_done(workdir)):
             return
@@ -202,7 +211,7 @@ def run_job(job, workdir, execution, label="", is_alone=True, stamps=()):
 
 def check_failed_before(job, workdir, stamps):
     """`FailedElsewhere` if the job has failed since `stamps` were taken."""
-    stamp = job.failure_stamp(workdir)
+    stamp = processes.agreed(job.failure_stamp(workdir))
     if job.hash in stamps and stamp not in (None, stamps[job.hash]):
         lines = (job.directory(workdir) / "error.log").read_text().strip().split("\n")
         raise FailedElsewhere(f"{job.name} failed in another process: {lines[-1]}")

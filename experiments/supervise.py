@@ -18,7 +18,7 @@ import sys
 import threading
 from pathlib import Path
 
-from experiments.cli import ExitStatus
+from experiments.exit_status import ExitStatus
 
 # What a job keeps, below workdir/<stage>/<hash>: not its logs, which grow anyhow.
 KEPT = (
@@ -68,7 +68,9 @@ class Supervisor:
     def run(self):
         """-> the last status of the command, 128 + the signal that ended it."""
         signal.signal(signal.SIGTERM, self._pass_on)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command gets it as well
+        # The command gets it as well, and says how to go on. (Not SIG_IGN, which it
+        # would inherit.)
+        signal.signal(signal.SIGINT, lambda *_: None)
         failures = 0
         while True:
             before = kept_in(self.workdir)
@@ -96,11 +98,7 @@ class Supervisor:
                 return self._say("asked to end before it was started again", status)
 
     def _run_once(self):
-        # SIGINT would be ignored by the command too.
-        self.child = subprocess.Popen(
-            self.options.command,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-        )
+        self.child = subprocess.Popen(self.options.command)
         if self.asked.is_set():  # while it was being started
             self.child.send_signal(signal.SIGTERM)
         status = self.child.wait()

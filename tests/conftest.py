@@ -1,6 +1,7 @@
 """Eight simulated devices, quiet JAX, and the quick tests before the slow ones."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -37,3 +38,17 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is not there (PAVJAX_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """An undisturbed run of all stages of the micro config."""
+    from micro_run import run_whole  # brings JAX along
+
+    return run_whole(*(tmp_path_factory.mktemp(name) for name in ("whole", "cache")))
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    """The work directory of an undisturbed run, to be spoilt."""
+    return shutil.copytree(whole.workdir, tmp_path / "copy")

@@ -48,12 +48,13 @@ def values():
 
 
 def end_one(mode):
-    """The last process ends in the way `mode` says while all exchange values."""
+    """One process ends in the way `mode` says while all exchange values."""
+    victim = 0 if mode == "kill_first" else processes.count() - 1
     for step in range(600):
-        if step == 3 and processes.index() == processes.count() - 1:
+        if step == 3 and processes.index() == victim:
             if mode == "raise":
                 raise ValueError("a mistake of this process alone")
-            os.kill(os.getpid(), signal.SIGKILL if mode == "kill" else signal.SIGSTOP)
+            os.kill(os.getpid(), signal.SIGSTOP if mode == "stop" else signal.SIGKILL)
         processes.gathered(step)
         time.sleep(0.1)
 

@@ -1,8 +1,9 @@
 """What the workers of test_side_by_side.py do in place of a stage: leave notes.
 
-Run as a program, it runs two jobs that never end, to be killed from outside:
+Run as a program, it runs two jobs that never end, to be killed from outside; with
+"listens", two that save when they are asked to end, and a third that reads them:
 
-    python tests/side_jobs.py WORKDIR
+    python tests/side_jobs.py WORKDIR [listens]
 """
 
 import os
@@ -11,9 +12,11 @@ import sys
 import time
 from pathlib import Path
 
+from experiments.cli import guarded
 from experiments.schedule import Schedule
 from experiments.side_by_side import run_side_by_side
 from experiments.stages import Job, StageError
+from pavjax.runtime import preemption
 
 PATIENCE = 120  # seconds: a test that waits longer fails
 
@@ -32,6 +35,11 @@ def run_noted(job, label):
         await_file(notes / f"{settings['meets']}.started")
     if "after" in settings:
         await_file(notes / settings["after"])
+    if settings.get("listens"):
+        while not preemption.asked():
+            time.sleep(0.02)
+        (notes / f"{job.name}.saved").write_text("")
+        preemption.stop_if_asked()
     if settings.get("fails"):
         raise StageError(f"{job.name} was told to fail")
     if settings.get("dies"):
@@ -51,8 +59,17 @@ if __name__ == "__main__":
     # Shells let what they start in the background ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     workdir = Path(sys.argv[1])
-    endless = [
-        job(name, notes=str(workdir), after="never", meets=other)
+    how = {"listens": True} if "listens" in sys.argv else {"after": "never"}
+    jobs = [
+        job(name, notes=str(workdir), meets=other, **how)
         for name, other in ("ab", "ba")
     ]
-    run_side_by_side(Schedule(endless), workdir, run_noted, 2)
+    jobs.append(job("c", *jobs, notes=str(workdir)))
+
+    def main(_):
+        schedule = Schedule(jobs)
+        with preemption.listening():
+            run_side_by_side(schedule, workdir, run_noted, 2)
+        schedule.raise_if_stopped()
+
+    guarded(main, [])

@@ -208,6 +208,53 @@ def test_modules_and_the_public_functions_of_the_library_say_what_they_mean(file
             )
 
 
+# Who may write without `runtime.atomic`, and why a reader sees no half of it even so.
+WRITERS = {
+    "pavjax/runtime/atomic.py": "all others write through it",
+    "pavjax/checksums.py": "renames what it has written, below the floor of atomic",
+    "pavjax/data/downloads.py": "renames what it has written, below that floor too",
+    "pavjax/nets/checkpoint_files.py": "renames what it has written, likewise",
+    "pavjax/nets/saving.py": "renames what it has copied, likewise",
+    "pavjax/data/label_rows.py": "renames the folder that it has written, likewise",
+    "pavjax/runtime/processes.py": "to /dev/null",
+    "pavjax/runtime/metrics.py": "appends lines; readers leave out half a line",
+    "pavjax/runtime/hardware.py": "asks the system to forget a peak, in /proc",
+    "pavjax/grading/symbolic_worker.py": "a pipe",
+    "experiments/job_directory.py": "a lock, whose text is for people",
+}
+WRITING = {"write_text", "write_bytes", "savez", "savez_compressed", "savefig"}
+WRITING |= {"save_file", "copyfile", "copytree", "dump"}
+
+
+def writes_of(file):
+    """(line, name) of the calls that write a file under its own name: a mode with "w",
+    "x", "a" or "+", or a function of WRITING that is not given an open file."""
+    for node in ast.walk(parsed(file)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        texts = [a.value for a in node.args if isinstance(a, ast.Constant)]
+        texts += [k.value.value for k in node.keywords if k.arg == "mode"]
+        modes = [
+            t for t in texts if isinstance(t, str) and re.fullmatch("[rwxabt+]+", t)
+        ]
+        if name in ("open", "fdopen") and any(set("wxa+") & set(m) for m in modes):
+            yield node.lineno, name
+        first = node.args[0] if node.args else None
+        is_open = isinstance(first, ast.Name) and first.id in ("file", "buffer")
+        if name in WRITING and not is_open:
+            yield node.lineno, name
+
+
+def test_files_are_written_in_one_piece():
+    """A reader, or a run after a kill, sees no file that is half-written."""
+    found = {name_of(file): [*writes_of(file)] for file in FILES}
+    found = {name: writes for name, writes in found.items() if writes}
+    bare = {name: writes for name, writes in found.items() if name not in WRITERS}
+    assert not bare, f"use pavjax.runtime.atomic: {bare}"
+    assert not set(WRITERS) - set(found), "these do not write any more"
+
+
 def test_there_is_no_drawer_for_odds_and_ends():
     for file in FILES:
         assert not DRAWERS & set(re.split(r"[/_.]", name_of(file))), name_of(file)

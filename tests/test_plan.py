@@ -76,11 +76,17 @@ def test_collectives_of_a_loop_count_as_often_as_it_runs():
 
 
 def test_a_loop_that_ends_by_its_data_is_counted_per_round():
+    """Of two loops that follow each other, the one that sends more in a round."""
+
     def fn(x):
         def step(x):
             return jax.lax.psum(x, "data") / 16
 
-        return jax.lax.while_loop(lambda x: jnp.any(x > 1), step, x)
+        def small_step(x):
+            return x / (1 + jax.lax.psum(x[:, :1], "data"))
+
+        x = jax.lax.while_loop(lambda x: jnp.any(x > 1), step, x)
+        return jax.lax.while_loop(lambda x: jnp.any(x > 0.1), small_step, x)
 
     found = collectives_of(compiled_text(fn, (8, 4)))
     assert summary(found, in_loop=True) == {"all-reduce": {"count": 1, "bytes": 16}}
@@ -201,28 +207,25 @@ def test_small_programs_are_compiled_for_sixteen_tpus(tmp_path):
     """Arguments as the shardings say are those that the compiler counts, but for what a
     program does not read and for the compiler's own padding of small arrays."""
     path = tmp_path / "plan.json"
-    options = (*SMALL, "--stages=sft,rl", f"--json={path}")
+    options = (*SMALL, "--stages=rl", f"--json={path}")
     printed = run(*options, folder=tmp_path)
     found = json.loads(path.read_text())
     assert found["devices"] == 16
     names = [(each["stage"], each["program"]) for each in found["programs"]]
-    assert names == [
-        ("sft.base", "update"),
-        *(("rl.pav", name) for name in ("sampler", "reader", "update")),
-    ]
+    assert names == [("rl.pav", name) for name in ("sampler", "reader", "update")]
     for record in found["programs"]:
         assert record["fits"] and record["flops"] > 0 and record["hours"] > 0
         assert f"{record['stage']}: {record['program']}" in printed
         planned = sum(record["filled_by"].values())
         assert 0.5 * planned < record["memory"]["arguments"] < 40 * planned
-    update, sampler, _, _ = found["programs"]
+    sampler, _, update = found["programs"]
     assert update["collectives"]["all-reduce"]["count"] > 0
     # Weights were laid out before the loop: a step adds up, and gathers no matrix.
     assert "all-gather" in sampler["collectives"]
     # What was compiled is known the second time.
-    run(*SMALL, "--stages=sft", f"--json={path}", folder=tmp_path)
-    (again,) = json.loads(path.read_text())["programs"]
-    assert again["seconds"] == update["seconds"]
+    run(*options, folder=tmp_path)
+    again = json.loads(path.read_text())
+    assert again == found
 
 
 @needs_compiler

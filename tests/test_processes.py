@@ -104,6 +104,12 @@ def test_a_command_starts_alone_and_leaves_no_trace_of_processes(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_no_processes_at_all_are_refused(tmp_path):
+    arguments = ["--config=configs/arithmetic.py:micro", f"--workdir={tmp_path}"]
+    with pytest.raises(StageError, match="--processes=0"):
+        run.run([*arguments, "--processes=0"])
+
+
 def test_the_processes_are_not_part_of_what_is_computed():
     plans = []
     for changes in ({}, {"num": 4, "heartbeat_seconds": 7}):
@@ -143,11 +149,33 @@ def test_a_process_that_hangs_after_a_failure_is_killed():
     assert hangs.returncode == -signal.SIGKILL
 
 
+def test_a_process_does_not_outlive_the_one_that_has_started_it(tmp_path):
+    code = (
+        "import os, subprocess, sys, time; from experiments import local_processes as l\n"
+        "if l.STARTED_BY in os.environ:\n"
+        "    l.end_with_launcher(); print('ready', flush=True); time.sleep(600)\n"
+        "environment = os.environ | {l.STARTED_BY: str(os.getpid())}\n"
+        "subprocess.run([sys.executable, '-c', sys.argv[1], ''], env=environment)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", code, code],
+        env=environment,
+        stdout=subprocess.PIPE,
+    )
+    assert launcher.stdout.readline() == b"ready\n"
+    launcher.kill()
+    began = time.monotonic()
+    launcher.communicate()  # until nobody holds the other end of its output any more
+    assert time.monotonic() - began < 60
+
+
 # ---------------------------------------------------------------- together
 
 
-def joined(mode, output, num_processes):
-    """Start tests/joined_processes.py as several processes of one device each."""
+def joined(mode, output, num_processes, indices=None, start_seconds=60):
+    """Start tests/joined_processes.py as several processes of one device each, those of
+    `indices`; None: all."""
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
         "PYTHONPATH": str(ROOT),
@@ -156,7 +184,7 @@ def joined(mode, output, num_processes):
         "coordinator": f"localhost:{local_processes.free_port()}",
         "num": num_processes,
         "heartbeat_seconds": HEARTBEAT,
-        "start_seconds": 60,
+        "start_seconds": start_seconds,
     }
     command = [sys.executable, str(ROOT / "tests/joined_processes.py"), mode, output]
     command += [f"--config.processes.{name}={value}" for name, value in flags.items()]
@@ -169,7 +197,7 @@ def joined(mode, output, num_processes):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        for index in range(num_processes)
+        for index in (range(num_processes) if indices is None else indices)
     ]
 
 
@@ -197,6 +225,14 @@ def test_all_processes_have_the_same_values(tmp_path, num_processes):
     }
 
 
+def test_a_process_that_waits_in_vain_says_so_and_ends():
+    (waiting,) = joined("values", "unused", 2, indices=[1], start_seconds=4)
+    said = waiting.communicate(timeout=120)[0]
+    assert waiting.returncode != 0
+    assert "process 1 of 2, with processes.coordinator=localhost:" in said
+    assert "still waits for the others" in said
+
+
 @pytest.mark.parametrize("mode", ["raise", "kill", "stop"])
 def test_one_process_that_ends_ends_all_within_the_heartbeat(mode):
     """Counted from the end of that process; what the other one says names it."""
@@ -217,6 +253,17 @@ def test_one_process_that_ends_ends_all_within_the_heartbeat(mode):
     finally:
         last.kill()
         first.kill()
+
+
+def test_the_first_process_that_is_killed_ends_all():
+    first, last = joined("kill_first", "unused", 2)
+    assert first.wait(timeout=120) == -signal.SIGKILL
+    began = time.monotonic()
+    said = last.communicate(timeout=120)[0]
+    assert last.returncode != 0
+    assert "the leader task was preempted/died" in said
+    assert time.monotonic() - began < HEARTBEAT, said
+    first.communicate()
 
 
 # ---------------------------------------------------------------- start scripts

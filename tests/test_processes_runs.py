@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,18 +23,17 @@ ROOT = Path(__file__).parents[1]
 CONFIG = "configs/arithmetic.py:micro"
 # Every stage once, and no more of each than shows that it is right.
 OVERRIDES = {
-    "policies.base.num_updates": "100",
     "prover_family.best_of": "(4,)",
-    "search.widths": "(2,)",
     "search.alpha_grid": "(0.5,)",
     "rl.methods": "pav",
+    "rl.baseline": "leave_one_out",
     "logging.every": "50",
 }
 COUNTERS = ("tokens_generated", "tokens_scored", "tokens_trained", "flops")
 
 
-def run(workdir, cache, stage="run", *, num_processes=1, num_devices=1):
-    """Run the stages, or one, as a user would, compiling hastily."""
+def start(workdir, cache, stage="run", *, num_processes=1, num_devices=1):
+    """Start the stages, or one, as a user would, compiling hastily."""
     environment = os.environ | {
         "XLA_FLAGS": "--xla_backend_optimization_level=0 "
         f"--xla_force_host_platform_device_count={num_devices}",
@@ -44,17 +45,22 @@ def run(workdir, cache, stage="run", *, num_processes=1, num_devices=1):
     command = [sys.executable, "-m", f"experiments.{stage}", f"--config={CONFIG}"]
     command += [f"--config.{name}={value}" for name, value in OVERRIDES.items()]
     command += [f"--workdir={workdir}", f"--processes={num_processes}", "--parallel=1"]
-    done = subprocess.run(
+    return subprocess.Popen(
         command,
         cwd=ROOT,
         env=environment,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        check=False,
     )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+
+
+def run(*arguments, **options):
+    """What `start` starts, to its end: -> what it has said."""
+    process = start(*arguments, **options)
+    said = process.communicate()[0]
+    assert process.returncode == 0, said
+    return said
 
 
 class Runs(NamedTuple):
@@ -95,7 +101,7 @@ def params_of(directory, step):
     tree = {}
     for path, described in saved.items():
         *folders, name = path.split("/")
-        if folders[0] == "params":
+        if folders[:1] == ["params"]:
             dtype, shape = re.fullmatch(r"(\w+)\[(.*)\]", described).groups()
             sizes = tuple(map(int, re.findall(r"\d+", shape)))
             place = tree
@@ -140,6 +146,24 @@ def test_only_the_first_process_speaks_and_writes(runs):
     assert runs.output.count("index.html") == 1
     rows = (job_of("rft").directory(runs.two) / "metrics.jsonl").read_text()
     assert [json.loads(row)["step"] for row in rows.splitlines()] == [1, 2]
+
+
+@pytest.mark.slow
+def test_processes_that_are_asked_to_end_save_and_one_may_go_on_later(runs, tmp_path):
+    """SIGTERM, passed on to both by the one that has started them, in mid-training."""
+    job = job_of("sft.base")
+    asked = start(tmp_path, runs.cache, "sft", num_processes=2)
+    checkpoints = job.directory(tmp_path) / "checkpoints"
+    while asked.poll() is None and not (checkpoints / "50").is_dir():
+        time.sleep(0.05)
+    asked.send_signal(signal.SIGTERM)
+    said = asked.communicate()[0]
+    assert asked.returncode == 0, said
+    assert said.count("ended as asked by SIGTERM") == 1
+    assert not job.is_done(tmp_path)
+    run(tmp_path, runs.cache, "sft", num_devices=2)
+    assert read(job, tmp_path) == read(job, runs.one)
+    assert_same_params(job, tmp_path, runs.one, rtol=0, atol=0)
 
 
 @pytest.mark.slow

@@ -71,26 +71,54 @@ def test_a_worker_that_dies_is_told_by_the_name_of_its_job(tmp_path):
     assert "process of b ended with status -9" in str(error)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_workers_end_with_the_one_who_started_them(tmp_path, number):
+def start_two(workdir, *arguments):
+    """A process with two busy workers: (it, their numbers)."""
     parent = subprocess.Popen(
-        [sys.executable, TESTS / "side_jobs.py", tmp_path],
+        [sys.executable, TESTS / "side_jobs.py", workdir, *arguments],
         env=os.environ | {"PYTHONPATH": str(TESTS.parent)},
         start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     for name in "ab":
-        await_file(tmp_path / f"{name}.started")
+        await_file(workdir / f"{name}.started")
     time.sleep(0.1)  # a started file may still be empty
-    workers = [int(path.read_text()) for path in tmp_path.glob("*.started")]
+    workers = [int(path.read_text()) for path in workdir.glob("*.started")]
     assert len(workers) == 2
-    os.kill(parent.pid, number)
-    parent.wait(PATIENCE)
+    return parent, workers
+
+
+def assert_gone(workers):
     end = time.monotonic() + PATIENCE
     while any(is_alive(worker) for worker in workers):
         assert time.monotonic() < end, "a worker was left behind"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_the_one_who_started_them(tmp_path, number):
+    parent, workers = start_two(tmp_path)
+    os.kill(parent.pid, number)
+    parent.communicate(timeout=PATIENCE)
+    assert_gone(workers)
+
+
+@pytest.mark.parametrize("whom", ["parent", "worker", "all"])
+def test_all_save_and_end_when_one_is_asked_to(tmp_path, whom):
+    """SIGTERM to the one who started them, to one of them, or to the whole group."""
+    parent, workers = start_two(tmp_path, "listens")
+    if whom == "all":
+        os.killpg(parent.pid, signal.SIGTERM)
+    else:
+        os.kill(parent.pid if whom == "parent" else workers[0], signal.SIGTERM)
+    output, _ = parent.communicate(timeout=PATIENCE)
+    assert parent.returncode == 0, output
+    assert "the same command goes on from there" in output
+    assert notes_in(tmp_path, "saved") == {"a", "b"}
+    assert notes_in(tmp_path, "ended") == set()
+    assert notes_in(tmp_path, "started") == {"a", "b"}
+    assert_gone(workers)
 
 
 def is_alive(process):

@@ -3,18 +3,23 @@
 import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import fake_stage
+import fitted_stage
 import pytest
 
 from experiments import cli, job_directory
 from experiments import run as runner
+from experiments.exit_status import ExitStatus
 from experiments.pipeline import plan
 from experiments.stages import Costs, StageError, Workspace, with_inputs
 from pavjax.runtime.atomic import StorageError
+from pavjax.runtime.checkpoint import saved_steps
+from pavjax.runtime.preemption import Preempted
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     monkeypatch.setitem(sys.modules, "experiments.fake_stage", fake_stage)
+    monkeypatch.setitem(sys.modules, "experiments.fitted_stage", fitted_stage)
     fake_stage.calls.clear()
 
 
@@ -174,6 +180,54 @@ def test_results_with_nan_are_refused(tmp_path):
         workspace.write_results({"accuracy": float("nan")})
 
 
+# ---------------------------------------------------------------- asked to end
+
+
+def test_a_job_that_is_asked_to_end_saves_and_the_next_run_ends_with_the_same_bytes(
+    tmp_path, monkeypatch, capsys
+):
+    """At step 3, where no checkpoint was due; the job behind it is not begun."""
+    jobs = [fitted_stage.make_job("a"), fitted_stage.make_job("b", seed=1)]
+    monkeypatch.setattr(fitted_stage, "sigterm_at_step", 3)
+    with pytest.raises(Preempted, match="the same command goes on"):
+        run_jobs(jobs, tmp_path / "asked")
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    directory = jobs[0].directory(tmp_path / "asked")
+    assert saved_steps(directory / "checkpoints") == [2, 3]
+    assert not (directory / "DONE.json").exists()
+    assert not jobs[1].directory(tmp_path / "asked").exists()
+    monkeypatch.setattr(fitted_stage, "sigterm_at_step", None)
+    run_jobs(jobs, tmp_path / "asked")
+    assert "a: continuing after 3 of 7 updates" in capsys.readouterr().out
+    run_jobs(jobs, tmp_path / "whole")
+    whole = jobs[0].directory(tmp_path / "whole")
+    for name in ("results.json", "metrics.jsonl"):
+        assert (directory / name).read_bytes() == (whole / name).read_bytes()
+    steps = [saved_steps(each / "checkpoints") for each in (directory, whole)]
+    assert steps == [[4, 7], [4, 7]]  # a milestone, and the last
+
+
+def test_a_command_that_was_asked_to_end_ends_well(capsys):
+    def main(argv):
+        raise Preempted
+
+    cli.guarded(main, [])
+    assert "the same command goes on from there" in capsys.readouterr().out
+
+
+def test_the_ends_of_a_command_can_be_told_apart(tmp_path):
+    """For a supervisor: what fails again is for the user, all else may be tried."""
+
+    def status(error):
+        with pytest.raises(SystemExit) as caught:
+            cli.guarded(lambda _: run_jobs([error], tmp_path), [])
+        return caught.value.code
+
+    bug = fake_stage.make_job(error="the sky fell")
+    full = fake_stage.make_job(error="No space left on device")
+    assert (status(bug), status(full)) == (1, 2)
+
+
 # ---------------------------------------------------------------- bad input
 
 
@@ -261,7 +315,7 @@ def test_expected_error_is_one_message_without_traceback(capsys):
 
     with pytest.raises(SystemExit) as caught:
         cli.guarded(main, [])
-    assert caught.value.code == cli.ExitStatus.NEEDS_THE_USER == 2
+    assert caught.value.code == ExitStatus.NEEDS_THE_USER == 2
     assert capsys.readouterr().err == "error: no such thing\n"
     with pytest.raises(StageError):
         cli.guarded(main, ["--debug"])

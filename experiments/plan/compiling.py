@@ -95,7 +95,9 @@ def complete(program, setting, compiled):
         needed = sum(compiled["memory"].values()) + resident
         fits = needed <= chip.memory
     else:
-        needed, fits = compiled["needs"].get("used", float("inf")) + resident, False
+        # At least all of it, where the compiler gives no number.
+        needed = compiled["needs"].get("used", chip.memory) + resident
+        fits = False
     work = program.work
     computing = workload.seconds_of(work, chip, sizes, assumed)
     rounds = workload.rounds_of(work, sizes)
@@ -111,6 +113,7 @@ def complete(program, setting, compiled):
         "chip_memory": chip.memory,
         "filled_by": program.arguments,
         "beside": program.resident,
+        "caches": program.caches,
         "tokens": work.tokens,
         "flops": work.all_flops,
         "computing_seconds": computing,

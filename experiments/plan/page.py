@@ -43,6 +43,8 @@ def lines_of(record):
         memory = record["memory"]
         names = ("temporaries", "results", "code")
         yield "  program      " + sizes_of({name: memory[name] for name in names})
+        if record["caches"]:
+            yield "  its caches   " + sizes_of(record["caches"])
     else:
         said = record["needs"].get("said") or (
             f"needs {gib(record['needs']['used'])} of {gib(record['needs']['of'])}"

@@ -66,11 +66,11 @@ def read_records(path, length):
     check(path)
     reader = _open_shard(path)
     if reader.num_records() != length:
-        raise _corrupt(path, f"{reader.num_records()} of {length} records are left")
+        raise corrupt(path, f"{reader.num_records()} of {length} records are left")
     try:
         return reader.read_all()
     except (RuntimeError, OSError, ValueError, IndexError) as error:
-        raise _corrupt(path, error) from error
+        raise corrupt(path, error) from error
 
 
 def read_some(path, rows, reader=None):
@@ -82,9 +82,9 @@ def read_some(path, rows, reader=None):
     try:
         records = reader.read(rows)
     except (RuntimeError, OSError, ValueError, IndexError) as error:
-        raise _corrupt(path, error) from error
+        raise corrupt(path, error) from error
     if not all(records):
-        raise _corrupt(path, "a record is empty")
+        raise corrupt(path, "a record is empty")
     return records, reader
 
 
@@ -93,13 +93,13 @@ def check(path):
     try:
         checksums.check_file(path)
     except DamagedFile as error:
-        raise _corrupt(error.path, error.problem) from None
+        raise corrupt(error.path, error.problem) from None
 
 
 def _open_shard(path):
     """A reader of a shard file; missing and truncated ones raise."""
     if not os.path.exists(path):
-        raise _corrupt(path, "it is missing")
+        raise corrupt(path, "it is missing")
     try:
         reader = ArrayRecordReader(os.fspath(path))
         # The reader of a truncated file counts 0 records and says nothing until asked.
@@ -108,10 +108,11 @@ def _open_shard(path):
             raise RuntimeError("it cannot be read")
         return reader
     except (RuntimeError, OSError, ValueError, IndexError) as error:
-        raise _corrupt(path, error) from error
+        raise corrupt(path, error) from error
 
 
-def _corrupt(path, reason):
+def corrupt(path, reason):
+    """The error for a file of a dataset that is damaged: what to do about it."""
     done = Path(path).absolute().parents[1] / "DONE.json"
     return CorruptShard(
         path,

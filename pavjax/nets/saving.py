@@ -6,6 +6,7 @@
 A tensor is brought to the host at a time, a shard's worth of them is held.
 """
 
+import os
 import shutil
 from math import prod
 from pathlib import Path
@@ -172,4 +173,6 @@ def _save_tokenizer(folder, tokenizer):
         return
     for name in TOKENIZER_FILES:
         if (Path(tokenizer) / name).is_file():
-            shutil.copyfile(Path(tokenizer) / name, folder / name)
+            part = folder / f".{name}.part"
+            shutil.copyfile(Path(tokenizer) / name, part)
+            os.replace(part, folder / name)

@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 
 import jax
@@ -36,7 +37,7 @@ def start(settings):
 
     settings: the config section `processes`, which see. Others than the first are
     silent from here on but for errors. Raises `ProcessesError` for settings that do not
-    fit, and where not all processes come together in time.
+    fit. Where not all processes come together in time, JAX ends this one.
     """
     arguments = arguments_of(settings, os.environ)
     if arguments is None or jax.distributed.is_initialized():
@@ -45,6 +46,12 @@ def start(settings):
     _heartbeat_seconds = settings["heartbeat_seconds"]
     # SIGTERM is the affair of `preemption`.
     jax.config.update("jax_enable_preemption_service", False)
+    # If time runs out, JAX ends the process with a message that does not tell much.
+    patience = threading.Timer(
+        settings["start_seconds"] / 2, _say_who_waits, [settings]
+    )
+    patience.daemon = True
+    patience.start()
     try:
         jax.distributed.initialize(
             **arguments,
@@ -52,24 +59,25 @@ def start(settings):
             heartbeat_timeout_seconds=max(_heartbeat_seconds - TOLD_SECONDS, 1),
             initialization_timeout=settings["start_seconds"],
         )
-    except (RuntimeError, ValueError) as error:
-        raise ProcessesError(
-            f"process {describe(settings)} did not find the others within "
-            f"processes.start_seconds = {settings['start_seconds']}: {error}\n"
-            "  start the same command on every machine; see that each reaches the "
-            "coordinator's address and port, and that no older run still uses them"
-        ) from error
+    finally:
+        patience.cancel()
     if not is_first():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
-def describe(settings):
-    """ "1 of 4, coordinator node0:8476" as far as settings say so."""
-    if not settings["coordinator"]:
-        return f"(processes.launcher={settings['launcher']!r})"
-    return (
-        f"{settings['index']} of {settings['num']}, coordinator "
-        f"{settings['coordinator']}"
+def _say_who_waits(settings):
+    name = f"a process with processes.launcher={settings['launcher']!r}"
+    if settings["coordinator"]:
+        name = (
+            f"process {settings['index']} of {settings['num']}, with "
+            f"processes.coordinator={settings['coordinator']}"
+        )
+    print(
+        f"{name}, still waits for the others, and ends after processes.start_seconds = "
+        f"{settings['start_seconds']}. Start the same command on every machine; see that "
+        "each of them reaches the coordinator's address and port",
+        file=sys.stderr,
+        flush=True,
     )
 
 

@@ -23,22 +23,23 @@ def read(rows):
     for row in rows:
         texts = row.texts("completions")
         scores = row.get("scores", list, optional=True)
-        for name, values in [("scores", scores), *per_completion(row).items()]:
+        graded = next((name for name in OUTCOMES if name in row.data), None)
+        outcomes = graded and row.get(graded, list, optional=True)
+        lists = {"scores": scores, graded: outcomes, **per_completion(row)}
+        for name, values in lists.items():
             if values is not None and len(values) != len(texts):
                 row.fail(name, f"{len(values)} for {len(texts)} completions")
-        outcomes = next((row.data[x] for x in OUTCOMES if x in row.data), None)
         extra = {"completions": row.rest(*KNOWN, *per_completion(row), *OUTCOMES)}
         for index, text in enumerate(texts):
-            steps, own_scores = split(
-                row, index, text, None if scores is None else scores[index]
-            )
+            given = None if scores is None else scores[index]
+            steps, own_scores = split(row, index, text, given)
             metadata = {
                 **extra,
                 **{name: values[index] for name, values in per_completion(row).items()},
             }
             metadata["text"] = text  # with the empty lines that are no steps
-            if scores is not None and len(scores[index]) != len(steps):
-                metadata["scores"] = scores[index]
+            if given is not None and len(given) != len(steps):
+                metadata["scores"] = given
             yield LabelledSolution(
                 problem=row.get("problem", str),
                 steps=steps,

@@ -7,11 +7,13 @@ import gzip
 import json
 import os
 import re
+import zlib
 from typing import Any, NamedTuple
 
 from pavjax.data.formats.records import FormatError, Where
 
 BETWEEN = re.compile(r"[ \t\r\n,]*")  # two items
+MAX_DIGITS = 300  # of an integer
 BLOCK = 2**20  # characters read ahead while an item of a JSON array is incomplete
 
 
@@ -90,7 +92,7 @@ class Rows:
                 first = first_character(data)
                 data.seek(0)
                 yield from (self._items if first == b"[" else self._lines)(data)
-            except (OSError, EOFError) as error:
+            except (OSError, EOFError, zlib.error) as error:
                 raise FormatError(
                     Where(self.path, 1), "", f"it cannot be read: {error}"
                 ) from error
@@ -105,7 +107,7 @@ class Rows:
                 yield Row(parsed_object(text, where), where)
 
     def _items(self, data):
-        decoder = json.JSONDecoder(parse_constant=refuse_constant)
+        decoder = json.JSONDecoder(**NUMBERS)
         text, pending, at_end = "", b"", False
         at = number = 0  # where the next item begins; how many came before it
         while True:
@@ -169,7 +171,7 @@ def decoded(line, where):
 def parsed_object(text, where):
     """The JSON object of one line."""
     try:
-        value = json.loads(text, parse_constant=refuse_constant)
+        value = json.loads(text, **NUMBERS)
     except RecursionError:
         raise FormatError(where, "", "nested too deeply") from None
     except ValueError as error:
@@ -192,6 +194,16 @@ def as_object(value, where):
 def refuse_constant(name):
     """NaN and Infinity, which Python would read, are no JSON."""
     raise ValueError(f"{name} is not a JSON number")
+
+
+def bounded_int(text):
+    """An int that a float can hold too."""
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+NUMBERS = {"parse_constant": refuse_constant, "parse_int": bounded_int}
 
 
 def shown(value):

@@ -57,7 +57,8 @@ def step_texts(row):
 
 def last_message(row, messages, field="prompt"):
     """The content of the last message of a chat."""
-    content = messages[-1].get("content") if messages else None
+    last = messages[-1] if messages else None
+    content = last.get("content") if isinstance(last, dict) else None
     if not isinstance(content, str):
         row.fail(field, "a chat must end with a message that has a text `content`")
     return content
