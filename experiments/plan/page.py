@@ -52,7 +52,8 @@ def lines_of(record):
         yield f"  the compiler says: {said}"
     if record["beside"]:
         yield "  lies beside  " + sizes_of(record["beside"])
-    for title, name in (("a call", "collectives"), ("a token", "in_loop")):
+    a_round = "a token" if record["caches"] else "a round"
+    for title, name in (("a call", "collectives"), (a_round, "in_loop")):
         if record.get(name):
             sent = ", ".join(
                 f"{total['count']} {kind} ({gib(total['bytes'])})"
@@ -61,7 +62,7 @@ def lines_of(record):
             yield f"  sent {title:8}" + sent
     if record.get("largest"):
         named = ", ".join(
-            f"{name or 'optimizer'} {kind} {gib(size)}{' a token' if looped else ''}"
+            f"{name or 'optimizer'} {kind} {gib(size)}{f' {a_round}' if looped else ''}"
             for kind, name, looped, size in record["largest"][:3]
         )
         yield f"  most of it   {named}"
