@@ -178,7 +178,7 @@ def override(config, path, value):
         value = tuple(value)
     try:
         section[name] = value
-    except TypeError:
+    except (TypeError, OverflowError):
         raise ConfigError(
             f"config.{path} is a {type(section[name]).__name__}, as in "
             f"{section[name]!r}; {value!r} is a {type(value).__name__}"

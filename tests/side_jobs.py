@@ -67,7 +67,9 @@ if __name__ == "__main__":
     jobs.append(job("c", *jobs, notes=str(workdir)))
 
     def main(_):
+        schedule = Schedule(jobs)
         with preemption.listening():
-            run_side_by_side(Schedule(jobs), workdir, run_noted, 2)
+            run_side_by_side(schedule, workdir, run_noted, 2)
+        schedule.raise_if_stopped()
 
     guarded(main, [])

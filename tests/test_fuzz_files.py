@@ -17,7 +17,7 @@ from pavjax.data.problem_rows import DataError, read_rows
 
 AMOUNTS = [
     pytest.param(0, 120, id="some"),
-    pytest.param(1, 3000, id="many", marks=pytest.mark.slow),
+    pytest.param(1, 800, id="many", marks=pytest.mark.slow),
 ]
 
 

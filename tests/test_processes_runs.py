@@ -101,7 +101,7 @@ def params_of(directory, step):
     tree = {}
     for path, described in saved.items():
         *folders, name = path.split("/")
-        if folders[0] == "params":
+        if folders[:1] == ["params"]:
             dtype, shape = re.fullmatch(r"(\w+)\[(.*)\]", described).groups()
             sizes = tuple(map(int, re.findall(r"\d+", shape)))
             place = tree
@@ -140,7 +140,7 @@ def test_two_processes_compute_what_two_devices_of_one_do(runs, name):
 @pytest.mark.slow
 def test_only_the_first_process_speaks_and_writes(runs):
     for job in jobs():
-        assert runs.output.count(f"{job.name}: done in") == 1
+        assert runs.output.count(f"] {job.name}: done in") == 1
         assert not list(job.directory(runs.two).glob("*.tmp"))
     assert runs.output.count("2 processes: 0 on ") == 1
     assert runs.output.count("index.html") == 1
