@@ -46,9 +46,11 @@ def lines_of(record):
         if record["caches"]:
             yield "  its caches   " + sizes_of(record["caches"])
     else:
-        said = record["needs"].get("said") or (
-            f"needs {gib(record['needs']['used'])} of {gib(record['needs']['of'])}"
-        )
+        needs = record["needs"]
+        said = needs.get("said")
+        for name in ("used", "temporaries"):
+            if name in needs:
+                said = f"{name} {gib(needs[name])} of {gib(needs['of'])}"
         yield f"  the compiler says: {said}"
     if record["beside"]:
         yield "  lies beside  " + sizes_of(record["beside"])
