@@ -266,13 +266,17 @@ def test_the_other_stages_compile_too(tmp_path, stages):
     ("message", "expected"),
     [
         (
-            "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of "
-            "15.75G hbm. Exceeded hbm capacity by 4.75G.",
+            (
+                "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of "
+                "15.75G hbm. Exceeded hbm capacity by 4.75G."
+            ),
             {"used": 20.5 * 2**30, "of": 15.75 * 2**30},
         ),
         (
-            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for "
-            "HLO temporaries (48.00G) exceeds available HBM (15.75G).",
+            (
+                "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for "
+                "HLO temporaries (48.00G) exceeds available HBM (15.75G)."
+            ),
             {"temporaries": 48 * 2**30, "of": 15.75 * 2**30},
         ),
         ("RESOURCE_EXHAUSTED: no\nmore", {"said": "RESOURCE_EXHAUSTED: no"}),
