@@ -57,7 +57,9 @@ def collect():
         "keep_completions": 1,
         "temperature": 1.0,  # P: not given
         "batch_size": 64,  # traces whose prefixes are read at once, to be completed
-        "shard_size": 64,  # problems per shard; a killed run redoes one shard at most
+        # Problems per shard, which bounds its records: the seed traces of these and the
+        # completions that are kept. A killed run redoes one shard at most.
+        "shard_size": 64,
         # Further rounds, each on other problems: the traces that a beam search with the
         # verifier so far likes best are labelled like seed traces. It finds the errors
         # that the verifier does not see. P: no such round.

@@ -9,23 +9,20 @@ mistake gets one message that says what to do.
 import argparse
 import ast
 import difflib
-import hashlib
 import importlib.util
-import platform
 import shlex
 import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
-from experiments.exit_status import ExitStatus
+from experiments.jobs.exit_status import ExitStatus
 from experiments.stages import JobFailed, StageError
 from pavjax.checksums import DamagedFile
 from pavjax.runtime import processes
-from pavjax.runtime.atomic import StorageError, check_writable
+from pavjax.runtime.atomic import StorageError
 from pavjax.runtime.preemption import Preempted
 
 
@@ -80,13 +77,7 @@ def parse(argv, *, description):
         help="remove what this config's jobs have made, and stop",
     )
     add_parallel_flag(parser)
-    parser.add_argument(
-        "--processes",
-        type=int,
-        default=1,
-        metavar="N",
-        help="run as N processes on this machine, as one of several does on a cluster",
-    )
+    add_processes_flag(parser)
     add_debug_flag(parser)
     # "--config.a.b value" is the same as "--config.a.b=value".
     overrides, others = split_overrides(argv)
@@ -115,6 +106,16 @@ def add_parallel_flag(parser):
         metavar="N",
         help="run N independent jobs at once; 1 = one after the other; default: one "
         "per core, up to 4, on a CPU, and 1 on accelerators",
+    )
+
+
+def add_processes_flag(parser):
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run as N processes on this machine, as one of several does on a cluster",
     )
 
 
@@ -248,32 +249,6 @@ def parse_value(config, path, text):
     if isinstance(present, tuple) and not isinstance(value, (tuple, list)):
         value = (value,)
     return value
-
-
-def prepare(workdir):
-    """Before any work: see that `workdir` can be written, and let JAX keep compiled
-    programs there, so that a later stage or a second run does not compile them again.
-
-    A folder per kind of processor, since the programs hold machine code. Entries that
-    are damaged, as by a kill in mid-write, are compiled again with a warning.
-    """
-    check_writable(workdir)
-    if jax.config.jax_compilation_cache_dir is None:
-        cache = Path(workdir).absolute() / ".jax_cache" / machine_kind()
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-
-
-def machine_kind():
-    """A short name of the processor's instruction set."""
-    flags = platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        flags += next((ln for ln in lines if ln.startswith(("flags", "Features"))), "")
-    except OSError:
-        flags += platform.processor()
-    return hashlib.sha256(flags.encode()).hexdigest()[:8]
 
 
 def guarded(main, argv):

@@ -41,6 +41,8 @@ def decode_slots(policy, max_tokens, memory=None):
         memory = stats["bytes_limit"]
     cache = jax.eval_shape(lambda: policy.init_suffix(1, 1, max_tokens))
     each = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(cache))
+    if not each:  # it looks back at nothing
+        return MOST_SLOTS
     each /= local_work.num_head_parts(cache[0][0].shape[2])
     fitting = int(SLOT_SHARE * memory / each)
     # Powers of two: programs are compiled for few numbers.
@@ -120,8 +122,8 @@ def by_rows(draw, params, key, *rows, policy, memory=None, **options):
     num_slots = decode_slots(policy, options["max_tokens"], memory)
     if memory is None and jax.default_backend() == "cpu":  # cores share a processor
         num_slots //= local_work.num_row_parts(num_rows)
-    dtype = jax.eval_shape(lambda: policy.init_suffix(1, 1, 1))[0][0].dtype
-    params = sharding.for_decoding(params, dtype)
+    if cache := jax.tree.leaves(jax.eval_shape(lambda: policy.init_suffix(1, 1, 1))):
+        params = sharding.for_decoding(params, cache[0].dtype)  # it computes in that
 
     def run(replicated, rows):
         row_ids, *rows = rows

@@ -4,12 +4,13 @@ prover, and the config of the task in whose tokens they are."""
 import os
 
 from experiments import building, cli
-from experiments.job_settings import task_settings
+from experiments.jobs.settings import task_settings
 from experiments.prover_names import provers_of
 from pavjax import data
 from pavjax.data.formats import monte_carlo
 
 LABELS = "labels"  # the name of this format
+SHARD_TRACES = 10_000  # the most in one shard of converted labels
 
 
 def add_arguments(parser):
@@ -65,7 +66,7 @@ def count(directory, split):
 
 
 def write(directory, split, solutions, options):
-    """Solutions -> a label directory of one shard; all in memory. Returns their number."""
+    """Solutions -> a label directory; all in memory. Returns their number."""
     task, solutions = task_of(options), list(solutions)
     records = monte_carlo.records_of(
         solutions,
@@ -73,6 +74,10 @@ def write(directory, split, solutions, options):
         max_steps=task.max_steps,
         num_tokens=task.max_prompt_len + task.max_response_len,
     )
-    data.write_shard(os.fspath(directory), split, 0, 1, records)
+    num_shards = max(1, -(-len(solutions) // SHARD_TRACES))
+    for shard in range(num_shards):
+        rows = slice(shard * SHARD_TRACES, (shard + 1) * SHARD_TRACES)
+        part = {name: values[rows] for name, values in records.items()}
+        data.write_shard(os.fspath(directory), split, shard, num_shards, part)
     data.finalize(os.fspath(directory))
     return len(solutions)

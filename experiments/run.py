@@ -8,7 +8,6 @@ is half-done goes on from its last checkpoint. `--dry_run` prints the plan, `--c
 removes what the jobs have made.
 """
 
-import contextlib
 import functools
 import importlib
 import math
@@ -18,17 +17,12 @@ from pathlib import Path
 
 import jax
 
-from experiments import (
-    cleaning,
-    cli,
-    external_verifiers,
-    many_processes,
-    side_by_side,
-)
-from experiments.job_directory import explained, locked
-from experiments.job_tables import plan_table, summary
+from experiments import cli, external_verifiers
+from experiments.jobs import cleaning, many_processes, side_by_side
+from experiments.jobs.directory import explained, locked_together
+from experiments.jobs.schedule import Schedule
+from experiments.jobs.tables import plan_table, summary
 from experiments.pipeline import available, plan
-from experiments.schedule import Schedule
 from experiments.stages import (
     FailedElsewhere,
     StageError,
@@ -151,6 +145,7 @@ def scheduled(jobs, workdir, execution, parallel=1, is_shared=False):
         print(f"{len(jobs) - len(todo)} of {len(jobs)} stage runs are complete")
     schedule = Schedule(todo, is_shared)
     stamps = {job.hash: job.failure_stamp(workdir) for job in todo if is_shared}
+    stamps = processes.agreed(stamps)
     if min(num_at_once, len(todo)) > 1:
         run_fn = functools.partial(
             run_beside, workdir=workdir, execution=execution, stamps=stamps
@@ -181,8 +176,7 @@ def run_job(job, workdir, execution, label="", is_alone=True, stamps=()):
     directory = job.directory(workdir)
     module = importlib.import_module(f"experiments.{job.stage}")
     is_first = processes.is_first()
-    lock = locked(directory) if is_first else contextlib.nullcontext()
-    with lock, explained(job, workdir):
+    with locked_together(directory), explained(job, workdir):
         # Perhaps by another run, while this one waited its turn.
         if processes.agreed(job.is_done(workdir)):
             return
@@ -212,7 +206,7 @@ def run_job(job, workdir, execution, label="", is_alone=True, stamps=()):
 
 def check_failed_before(job, workdir, stamps):
     """`FailedElsewhere` if the job has failed since `stamps` were taken."""
-    stamp = job.failure_stamp(workdir)
+    stamp = processes.agreed(job.failure_stamp(workdir))
     if job.hash in stamps and stamp not in (None, stamps[job.hash]):
         lines = (job.directory(workdir) / "error.log").read_text().strip().split("\n")
         raise FailedElsewhere(f"{job.name} failed in another process: {lines[-1]}")

@@ -9,8 +9,9 @@ a picture there. A run that fails stops nothing but what reads it; the same comm
 again runs what is missing.
 
 Several such commands, on several machines that see the work directory, share the runs:
-each takes the next that nobody holds. `--launcher` starts them in other ways, see
-experiments/launchers.py. `--only=HASH,..` makes those runs and what they read,
+each takes the next that nobody holds. Each may be several processes, as on a TPU pod;
+then a failure ends that command. `--launcher` starts them in other ways, see
+experiments/jobs/launchers.py. `--only=HASH,..` makes those runs and what they read,
 `--compare` only the table and picture, `--dry_run` prints the plan, and
 `--config.a.b=value` changes a field at every point.
 
@@ -40,13 +41,15 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from experiments import cli, launchers
+from experiments import cli
 from experiments import run as runner
-from experiments.job_tables import plan_table
+from experiments.jobs import launchers, many_processes, work_directory
+from experiments.jobs.schedule import Schedule
+from experiments.jobs.tables import plan_table
 from experiments.pipeline import plan
 from experiments.reporting.comparison import check_figures, compare, value_name
-from experiments.schedule import Schedule
 from experiments.stages import StageError, with_inputs
+from pavjax.runtime import processes
 
 
 def main():
@@ -74,17 +77,19 @@ def run(argv):
         print(plan_table(jobs, options.workdir))
     if options.dry_run:
         return
-    cli.prepare(options.workdir)
-    config = load_config(sweep, overrides)
+    config = options.config = load_config(sweep, overrides)
     execution = runner.execution_of(config)
-    if options.launcher == launchers.LOCAL:  # other machines may have other devices
+    if options.launcher == launchers.LOCAL:
+        many_processes.begin(options, jobs)
         runner.use_cores(jobs, execution)
         runner.check_batches(jobs, config.mesh)
+    else:  # for other machines, which may have other devices
+        work_directory.prepare(options.workdir)
     runner.check_problems(jobs, options.workdir)
     failures = launch(jobs, execution, options, program)
     if failures is None:
         return
-    if not options.only:
+    if not options.only and processes.is_first():
         print(compare(points, options.workdir, options.sweep.stem, figures))
     if failures:
         raise StageError(describe_failures(failures, jobs, options.workdir, program))
@@ -109,13 +114,14 @@ def parse(argv):
     add("--only", default="", metavar="HASH,..", help="these runs and what they read")
     add("--compare", action="store_true", help="run nothing, compare what there is")
     cli.add_parallel_flag(parser)
+    cli.add_processes_flag(parser)
     cli.add_debug_flag(parser)
     return parser.parse_args(argv)
 
 
 def program_of(options, overrides):
     """The words of this command, without those that say how and what to run of it."""
-    words = ["python", "-m", "experiments.sweep"]
+    words = ["python", "-m", launchers.MODULE]
     words += [f"--sweep={options.sweep}", f"--workdir={options.workdir}"]
     return words + [f"--config.{path}={text}" for path, text in overrides]
 
@@ -183,6 +189,8 @@ def describe_failures(failures, jobs, workdir, program):
         for command in launchers.commands_of(jobs, workdir, program)
     }
     for job, error in failures:
+        if job.hash not in alone:  # another process has made it since
+            continue
         lines.append(f"  {job.name} {job.hash}: {str(error).splitlines()[0]}")
         lines.append(f"    {job.directory(workdir) / 'error.log'}")
         lines.append(f"    alone: {alone[job.hash]}")

@@ -56,11 +56,11 @@ def guided_search(
     """Beam search over steps: -> (Beams, values [B W P], written [B H]).
 
     tokens [B Tp], prompt_len [B]; limits: a `StepLimits`; row_ids [B]: by which the
-    problems' random numbers are made, so that they can be part of more. `values` are V^mu of each
-    returned trace; its base column, read as an ORM, picks the answer (paper, 4.1). A
-    malformed trace, which ended in a step without delimiter, has value 0 and score
-    -inf. The policy must be the reference of a head that has one: the log-probs it
-    samples with are taken for the reference's.
+    problems' random numbers are made, so that they can be part of more. `values` are
+    V^mu of each returned trace; its base column, read as an ORM, picks the answer
+    (paper, 4.1). A malformed trace, which ended in a step without delimiter, or that
+    has no room for one, has value 0 and score -inf. The policy must be the reference of
+    a head that has one: the log-probs it samples with are taken for the reference's.
     """
     root = _open(policy_params, tokens, prompt_len, policy, limits)
     logits, cache, state = verifier.prefill(verifier_params, tokens, prompt_len)
@@ -105,13 +105,8 @@ def guided_search(
     beams, written = search.beam_search(
         *(key, root),
         extend_fn=_extender(
-            policy_params,
-            policy=policy,
-            limits=limits,
-            sampling=sampling,
-            candidates=candidates,
-            row_ids=row_ids,
-            prompt_len=prompt_len,
+            *(policy_params, prompt_len, row_ids),
+            *(policy, limits, sampling, candidates),
         ),
         score_fn=score,
         width=width,
@@ -151,12 +146,7 @@ def make_scored_search(
     @jax.jit
     def expand(params, key, beams, prompt_len, h):
         extend = _extender(
-            params,
-            policy=policy,
-            limits=limits,
-            sampling=sampling,
-            candidates=candidates,
-            prompt_len=prompt_len,
+            *(params, prompt_len, None, policy, limits, sampling, candidates)
         )
         return search.expand(key, beams, h, extend_fn=extend, candidates=candidates)
 
@@ -196,11 +186,7 @@ def make_scored_search(
 
 def _open(policy_params, tokens, prompt_len, policy, limits):
     """The beam of the bare prompt, which has no values yet."""
-    start = prompt_len[:, None]
-    room = limits.max_steps * limits.max_step_len
-    if limits.max_response_len is not None:
-        # A step that begins before the last token still has its whole place.
-        room = min(room, limits.max_response_len + limits.max_step_len - 1)
+    start, room = prompt_len[:, None], limits.room()
     _, cache = policy.prefill(policy_params, tokens)
     root = Beams(
         tokens=jnp.pad(tokens, ((0, 0), (0, room)))[:, None],
@@ -223,30 +209,18 @@ def _with_room(network, cache, root):
     return jax.tree.map(lambda x: x[:, None], full)
 
 
-def _extender(
-    policy_params,
-    *,
-    policy,
-    limits,
-    sampling,
-    candidates,
-    prompt_len,
-    row_ids=None,
-):
+def _extender(params, prompt_len, row_ids, policy, limits, sampling, candidates):
     """-> extend(key, beams, h): one more step of every beam that is not done."""
     row_ids = jnp.arange(len(prompt_len)) if row_ids is None else row_ids
 
     def extend(key, beams, h):
         keys = decoding.item_keys(key, row_ids, beams.length.shape[1])
         last = jnp.take_along_axis(beams.tokens, beams.length[..., None] - 1, axis=-1)
-        budget = jnp.full(beams.length.shape, limits.max_step_len)
-        if limits.max_response_len is not None:
-            left = prompt_len[:, None] + limits.max_response_len - beams.length
-            budget = jnp.minimum(budget, left)
+        budget = limits.tokens_left(beams.length - prompt_len[:, None])
         budget = jnp.where(beams.done, 0, budget)
         given = (last[..., 0], beams.length, beams.carry["state"], budget)
         step = decoding.write_step(
-            *(policy_params, _by_parent(keys, candidates)),
+            *(params, _by_parent(keys, candidates)),
             *(_flat(beams.shared["policy"]), *_by_parent(given, candidates)),
             policy=policy,
             max_tokens=limits.max_step_len,

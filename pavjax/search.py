@@ -101,15 +101,9 @@ def repeat(beams, times):
     return jax.tree.map(lambda x: jnp.repeat(x, times, axis=1), beams)
 
 
-def select(beams, width, *, distinct=False):
-    """The `width` beams of highest score; with `distinct`, second copies after all
-    others."""
-    return picked(beams, ranking(beams, width, distinct=distinct))
-
-
 def ranking(beams, width, *, distinct=False, copies=None):
-    """The numbers [B `width`] of the beams that `select` takes, in its order; last those
-    marked in `copies` [B W] bool."""
+    """The numbers [B `width`] of the beams of highest score, the best first; with
+    `distinct`, second copies after all others; last those marked in `copies` [B W]."""
     keys = [-beams.score]
     if distinct:
         keys.append(duplicates(beams.tokens, beams.length))

@@ -21,7 +21,8 @@ def make_update(loss_fn, optimizer, *, accumulate=1):
     over the batch; fixed: what else it reads, such as frozen parameters.
 
     accumulate: split the rows of a batch (leading axis of its leaves) into so many
-    parts of equal size, one after the other, and average gradients and metrics. Leaves
+    parts of equal size, one after the other, and average gradients and metrics (of
+    metrics named `.._max` the largest is taken). Leaves
     without an axis are counts of the whole batch (`num_tokens` ..): a part is told its
     share, count / accumulate, and whatever is divided by that averages to what the full
     batch gives, however unevenly the parts are filled. So does a mean over rows.
@@ -32,6 +33,9 @@ def make_update(loss_fn, optimizer, *, accumulate=1):
             params, batch, *fixed
         )
         return grads, {"loss": loss, **metrics}
+
+    def is_most(name):
+        return name.endswith("_max")
 
     def split(x):
         if jnp.ndim(x) == 0:
@@ -46,14 +50,18 @@ def make_update(loss_fn, optimizer, *, accumulate=1):
 
     def accumulated(params, batch, *fixed):
         def add(total, part):
-            return jax.tree.map(jnp.add, total, gradients(params, part, *fixed)), None
+            grads, metrics = gradients(params, part, *fixed)
+            most = {name: metrics.pop(name) for name in [*metrics] if is_most(name)}
+            return jax.tree.map(jnp.add, total, (grads, metrics)), most
 
         parts = jax.tree.map(split, batch)
         first = jax.tree.map(lambda x: x[0], parts)
-        shapes = jax.eval_shape(gradients, params, first, *fixed)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        total, _ = jax.lax.scan(add, zeros, parts)
-        return jax.tree.map(lambda x: x / accumulate, total)
+        grads, metrics = jax.eval_shape(gradients, params, first, *fixed)
+        metrics = {name: x for name, x in metrics.items() if not is_most(name)}
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (grads, metrics))
+        total, most = jax.lax.scan(add, zeros, parts)
+        grads, metrics = jax.tree.map(lambda x: x / accumulate, total)
+        return grads, metrics | jax.tree.map(jnp.max, most)
 
     def update(state, batch, *fixed):
         compute = gradients if accumulate == 1 else accumulated

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from experiments import drawing, run, search
-from experiments.kept_parts import KeptParts
+from experiments.jobs.kept_parts import KeptParts
 from experiments.stages import Workspace
 from pavjax import data
 from pavjax.runtime.checkpoint import Checkpointer

@@ -1,10 +1,11 @@
 """A process of a sweep that shares its jobs with others, for test_shared_sweep.py.
 
-    python tests/shared_jobs.py WORKDIR
+    python tests/shared_jobs.py WORKDIR [ADDRESS INDEX]
 
 It waits for the file WORKDIR/go once it is ready, and lists the names of the jobs that
 it found to have failed in WORKDIR/<process>.failed. The process that is the first to run
-"b2" is killed in the middle of it.
+"b2" is killed in the middle of it. With an address it is one of two that make each
+job together.
 """
 
 import os
@@ -15,9 +16,11 @@ from pathlib import Path
 
 import side_jobs
 
+from configs import base
+from experiments.jobs.schedule import Schedule
 from experiments.run import scheduled
-from experiments.schedule import Schedule
 from experiments.stages import Job
+from pavjax.runtime import processes
 
 EXECUTION = {
     "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
@@ -62,6 +65,9 @@ def run(job, workspace):
 if __name__ == "__main__":
     sys.modules["experiments.shared_jobs"] = sys.modules["__main__"]
     workdir = Path(sys.argv[1])
+    if len(sys.argv) > 2:
+        own = {"coordinator": sys.argv[2], "num": 2, "index": int(sys.argv[3])}
+        processes.start(base.processes() | own)
     (workdir / f"{os.getpid()}.ready").write_text("")
     side_jobs.await_file(workdir / "go")
     run_in_turn = Schedule.run_in_turn

@@ -221,7 +221,7 @@ def test_values_from_the_host_guide_the_same_search():
 
 
 @jit
-def table_search(params, key, prompts):
+def table_search(params, key, prompts, limits=LIMITS):
     """Width 2, two candidates, a policy that is a table, every value one half."""
     policy = table_policy()
     verifier = make_verifier(policy, head="value", num_provers=1, width=VOCAB)
@@ -236,7 +236,7 @@ def table_search(params, key, prompts):
         score_rule=lambda before, after: 2 * after[..., 0] - before[..., 0],
         width=2,
         candidates=2,
-        limits=LIMITS,
+        limits=limits,
     )
 
 
@@ -254,6 +254,24 @@ def test_a_step_without_delimiter_ends_its_trace_with_the_worst_score():
     np.testing.assert_array_equal(beams.score, [[-np.inf] * 2, [0.5] * 2])
     np.testing.assert_array_equal(values[..., 0], [[0, 0], [0.5, 0.5]])
     np.testing.assert_array_equal(written, [[16, 0, 0], [4, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("most", "written", "is_right"),
+    [(5, [5, 2], [False, True]), (2, [2, 2], [False, True]), (1, [1, 1], [False] * 2)],
+)
+def test_no_beam_outgrows_a_response(most, written, is_right):
+    """Problem 0 goes on for ever, in a step of two tokens and then of three; problem 1 is
+    solved by two tokens. What has no room for a whole step is malformed."""
+    params = followed_by({3: 4, 4: NEWLINE, NEWLINE: 3, 5: 6, 6: END})
+    limits = LIMITS._replace(max_response_len=most)
+    beams, values, _ = table_search(params, KEY, jnp.array([[6, 3], [6, 5]]), limits)
+    assert beams.tokens.shape[-1] == 2 + min(3 * 4, most + 4 - 1)
+    np.testing.assert_array_equal(beams.length - 2, np.repeat([written], 2, 0).T)
+    np.testing.assert_array_equal(
+        np.isfinite(beams.score), np.repeat([is_right], 2, 0).T
+    )
+    np.testing.assert_array_equal(values[..., 0] > 0, np.isfinite(beams.score))
 
 
 def test_a_well_formed_trace_is_preferred_to_malformed_ones():

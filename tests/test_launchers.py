@@ -9,8 +9,9 @@ import sys
 import fake_stage
 import pytest
 
-from experiments import cli, launchers, sweep
-from experiments.schedule import Schedule
+from experiments import cli, sweep
+from experiments.jobs import launchers
+from experiments.jobs.schedule import Schedule
 from experiments.stages import StageError
 
 PROGRAM = ["python", "-m", "experiments.sweep", "--sweep=a b.py", "--workdir=w"]
@@ -148,6 +149,17 @@ def test_a_template_runs_each_job_when_its_inputs_are_made(tmp_path):
     text = sweep.describe_failures(schedule.failures, jobs, tmp_path, PROGRAM)
     assert f"--only={failed.hash}" in text
     assert "not run, for they read these: d" in text
+
+
+def test_a_template_may_name_the_command_in_parts():
+    command = launchers.Command("1f", "rl pav", shlex.join([*PROGRAM, "x"]), [], 0)
+    filled = launchers.filled("ssh {name}.{hash} {quoted}; run {arguments}", command)
+    words = shlex.split(filled.replace(";", " ; "))
+    assert words[:2] == ["ssh", "rl pav.1f"] and shlex.split(words[2]) == [
+        *PROGRAM,
+        "x",
+    ]
+    assert words[3:] == [";", "run", *PROGRAM[3:], "x"]
 
 
 def test_an_unknown_launcher_is_named():

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from experiments import cli
 from experiments.plan import __main__ as command
-from experiments.plan import chips, meshes, page, workload
+from experiments.plan import chips, compiling, meshes, page, workload
 from experiments.plan.collectives import collectives_of, largest, summary
 from pavjax import evaluate
 from pavjax.runtime import sharding
@@ -76,11 +76,17 @@ def test_collectives_of_a_loop_count_as_often_as_it_runs():
 
 
 def test_a_loop_that_ends_by_its_data_is_counted_per_round():
+    """Of two loops that follow each other, the one that sends more in a round."""
+
     def fn(x):
         def step(x):
             return jax.lax.psum(x, "data") / 16
 
-        return jax.lax.while_loop(lambda x: jnp.any(x > 1), step, x)
+        def small_step(x):
+            return x / (1 + jax.lax.psum(x[:, :1], "data"))
+
+        x = jax.lax.while_loop(lambda x: jnp.any(x > 1), step, x)
+        return jax.lax.while_loop(lambda x: jnp.any(x > 0.1), small_step, x)
 
     found = collectives_of(compiled_text(fn, (8, 4)))
     assert summary(found, in_loop=True) == {"all-reduce": {"count": 1, "bytes": 16}}
@@ -254,6 +260,30 @@ def test_the_other_stages_compile_too(tmp_path, stages):
     path = tmp_path / "plan.json"
     run(*SMALL, f"--stages={stages}", f"--json={path}", folder=tmp_path)
     assert all(each["fits"] for each in json.loads(path.read_text())["programs"])
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (
+            (
+                "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of "
+                "15.75G hbm. Exceeded hbm capacity by 4.75G."
+            ),
+            {"used": 20.5 * 2**30, "of": 15.75 * 2**30},
+        ),
+        (
+            (
+                "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for "
+                "HLO temporaries (48.00G) exceeds available HBM (15.75G)."
+            ),
+            {"temporaries": 48 * 2**30, "of": 15.75 * 2**30},
+        ),
+        ("RESOURCE_EXHAUSTED: no\nmore", {"said": "RESOURCE_EXHAUSTED: no"}),
+    ],
+)
+def test_a_shortage_is_read_from_what_the_compiler_says(message, expected):
+    assert compiling.shortage(message) == expected
 
 
 def test_bytes_are_printed_to_be_read():

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from configs import base
-from experiments import local_processes, many_processes, run, side_by_side
+from experiments import run
+from experiments.jobs import local_processes, many_processes, side_by_side
 from experiments.stages import StageError
 from pavjax.runtime import processes
 from pavjax.runtime.processes import ProcessesError
@@ -104,6 +105,12 @@ def test_a_command_starts_alone_and_leaves_no_trace_of_processes(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_no_processes_at_all_are_refused(tmp_path):
+    arguments = ["--config=configs/arithmetic.py:micro", f"--workdir={tmp_path}"]
+    with pytest.raises(StageError, match="--processes=0"):
+        run.run([*arguments, "--processes=0"])
+
+
 def test_the_processes_are_not_part_of_what_is_computed():
     plans = []
     for changes in ({}, {"num": 4, "heartbeat_seconds": 7}):
@@ -141,6 +148,27 @@ def test_a_process_that_hangs_after_a_failure_is_killed():
     hangs = child("import time; time.sleep(600)")
     assert local_processes.wait_for([child("1 / 0"), hangs], patience=1) == 1
     assert hangs.returncode == -signal.SIGKILL
+
+
+def test_a_process_does_not_outlive_the_one_that_has_started_it(tmp_path):
+    code = (
+        "import os, subprocess, sys, time; from experiments.jobs import local_processes as l\n"
+        "if l.STARTED_BY in os.environ:\n"
+        "    l.end_with_launcher(); print('ready', flush=True); time.sleep(600)\n"
+        "environment = os.environ | {l.STARTED_BY: str(os.getpid())}\n"
+        "subprocess.run([sys.executable, '-c', sys.argv[1], ''], env=environment)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", code, code],
+        env=environment,
+        stdout=subprocess.PIPE,
+    )
+    assert launcher.stdout.readline() == b"ready\n"
+    launcher.kill()
+    began = time.monotonic()
+    launcher.communicate()  # until nobody holds the other end of its output any more
+    assert time.monotonic() - began < 60
 
 
 # ---------------------------------------------------------------- together

@@ -26,6 +26,11 @@ def root():
     )
 
 
+def best(beams, width, **options):
+    """The `width` beams that a search would keep."""
+    return search.picked(beams, search.ranking(beams, width, **options))
+
+
 def every_action(key, beams, h, end=None):
     """Candidate c of every beam takes action c + 1; the action `end` ends a trace."""
     candidate = jnp.arange(beams.length.shape[1]) % ACTIONS + 1
@@ -168,9 +173,9 @@ def test_distinct_ranks_a_second_copy_behind_the_worst_other_text():
         carry=jnp.arange(5)[None],
     )
     for width, kept in ((2, [0, 2]), (4, [0, 2, 4, 1]), (5, [0, 2, 4, 1, 3])):
-        chosen = search.select(beams, width, distinct=True)
+        chosen = best(beams, width, distinct=True)
         np.testing.assert_array_equal(chosen.carry[0], kept)
-    chosen = search.select(beams, 4)
+    chosen = best(beams, 4)
     np.testing.assert_array_equal(chosen.carry[0], [0, 1, 3, 2])
 
 
@@ -274,7 +279,7 @@ def test_selection_is_a_stable_sort_by_score():
         done=jnp.array(rng.random((6, 40)) < 0.5),
         carry=(jnp.array(rng.normal(size=(6, 40, 2, 3))),),
     )
-    chosen = search.select(beams, 17)
+    chosen = best(beams, 17)
     for b in range(6):
         order = sorted(range(40), key=lambda i, b=b: -score[b, i])[:17]
         jax.tree.map(

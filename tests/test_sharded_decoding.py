@@ -156,7 +156,7 @@ def test_weights_are_gathered_once_and_not_in_every_step():
     matrices += [params[name].size for name in ("embed", "unembed")]
     gathered = summary(found)["all-gather"]["bytes"]
     assert gathered >= sum(matrices) * 4 / 2  # of a group's half, all that there is
-    in_a_step = [each.bytes for each in found if each.in_loop]
+    in_a_step = [each.bytes for each in found if each.loop]
     half_of_a_layer = min(matrices) / 2 * 4 / 2  # bytes; there are two layers
     assert 0 < max(in_a_step) < half_of_a_layer
 

@@ -11,9 +11,10 @@ import pytest
 import shared_jobs
 import side_jobs
 
-from experiments import side_by_side
-from experiments.run import locked, scheduled
-from experiments.schedule import Schedule
+from experiments.jobs import local_processes, side_by_side
+from experiments.jobs.directory import locked
+from experiments.jobs.schedule import Schedule
+from experiments.run import scheduled
 from experiments.stages import Held, StageError
 
 TESTS = Path(__file__).parent
@@ -83,6 +84,43 @@ def test_four_processes_make_every_job_once_though_one_is_killed(tmp_path):
     assert [name for name, _ in begun(workdir)[num_before:]] == ["bad", "worse"]
     assert all(job.is_done(workdir) for job in jobs)
     assert not any((job.directory(workdir) / "error.log").exists() for job in jobs)
+
+
+@pytest.mark.slow
+def test_several_processes_as_one_wait_together_for_what_another_holds(tmp_path):
+    """Two of them make every job together while this one holds b1 until c0 is made,
+    which does not read it."""
+    jobs = {job.name: job for job in shared_jobs.make_jobs(tmp_path)}
+    address = f"localhost:{local_processes.free_port()}"
+    environment = os.environ | {"PYTHONPATH": str(TESTS.parent), "XLA_FLAGS": ""}
+    (tmp_path / "go").write_text("")
+    (tmp_path / "mended").write_text("")
+    with locked(jobs["b1"].directory(tmp_path)):
+        pair = [
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    TESTS / "shared_jobs.py",
+                    tmp_path,
+                    address,
+                    str(index),
+                ],
+                env=environment,
+            )
+            for index in range(2)
+        ]
+        side_jobs.await_file(jobs["c0"].directory(tmp_path) / "DONE.json")
+    assert [process.wait(side_jobs.PATIENCE) for process in pair] == [0, 0]
+    assert all(job.is_done(tmp_path) for job in jobs.values())
+    # Each of the two was at work on each job.
+    times = Counter(name for name, _ in begun(tmp_path))
+    assert times == dict.fromkeys(jobs, 2)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / "mended").write_text("")
+    own = shared_jobs.make_jobs(alone)
+    run_here(own, alone)
+    assert totals(jobs.values(), tmp_path) == totals(own, alone)
 
 
 def test_a_failure_stops_what_reads_it_and_says_why(tmp_path, capsys):

@@ -21,7 +21,9 @@ def loss_fn(params, batch):
     logits = POLICY.logits(params, batch["tokens"])
     logprobs = arrays.target_logprobs(logits, batch["tokens"])
     loss = losses.next_token_loss(logprobs, batch["mask"])
-    return loss, {"entropy": jnp.mean(losses.token_entropy(logits))}
+    entropy = losses.token_entropy(logits)
+    # A mean of the batch and the largest of it: parts are put together differently.
+    return loss, {"entropy": jnp.mean(entropy), "entropy_max": jnp.max(entropy)}
 
 
 def adamw():

@@ -2,7 +2,7 @@
 
     python -m experiments.plan --config=configs/math_text.py:gemma2_9b \\
         --topology=v5p:4x4x4 [--mesh=data=1,fsdp=16,tensor=4] [--stages=sft,rl]
-        [--search] [--json=FILE]
+        [--only=update] [--search] [--json=FILE]
 
 in:   a config; neither weights nor data nor devices. TPUs take libtpu (the extra `aot`)
 out:  of every program of every stage: memory per chip and what fills it, whether it
@@ -49,6 +49,7 @@ def run(options, chip):
         chip=chip,
         devices=devices,
         stages=options.stages,
+        only=options.only,
         assumed=options.assumed,
         folder=Path(options.output),
     )
@@ -74,6 +75,7 @@ def parse(argv):
     parser.add_argument("--topology", required=True, metavar="v5p:4x4x4")
     parser.add_argument("--mesh", default="", metavar="data=1,fsdp=16,tensor=4")
     parser.add_argument("--stages", default="", help="some of them, commas between")
+    parser.add_argument("--only", default="", help="programs with this in their name")
     parser.add_argument("--search", action="store_true", help="try meshes and batches")
     parser.add_argument("--most", type=int, default=3, help="to compile, with --search")
     parser.add_argument("--output", default="work/plan", metavar="DIR")

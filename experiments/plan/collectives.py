@@ -24,7 +24,7 @@ _CALLED = re.compile(
     r"true_computation|false_computation)=\{?(%[\w.\-]+(?:, ?%[\w.\-]+)*)\}?"
 )
 _LOOP = re.compile(r" while\(.*condition=(%[\w.\-]+), body=(%[\w.\-]+)")
-_BOUND = re.compile(r"s32\[\]\S* constant\((\d+)\)")
+_BOUND = re.compile(r"[su]32\[\]\S* constant\((\d+)\)")
 
 
 class Collective(NamedTuple):
@@ -33,7 +33,7 @@ class Collective(NamedTuple):
     kind: str
     bytes: int  # on one device, each time
     count: int  # times in a call, or in a round of the loop
-    in_loop: bool  # of a loop that ends by its data: per round of it
+    loop: str  # that ends by its data, of whose rounds this is one; "": of none
     name: str  # of the operation that it belongs to
 
 
@@ -42,56 +42,65 @@ def collectives_of(text):
     blocks, entry = _computations(text)
     found, seen = [], set()
 
-    def visit(name, count, in_loop, path):
+    def visit(name, count, outer, path):
         if name in path or name not in blocks:
             return
         for line in blocks[name]:
             if match := _INSTRUCTION.search(line):
                 channel = re.search(r"channel_id=(\d+)", line)
                 key = (match["kind"], channel and channel[1] or line)
-                if (key, in_loop) not in seen:
-                    seen.add((key, in_loop))
+                if (key, outer) not in seen:
+                    seen.add((key, outer))
                     kind = match["kind"]
                     if name.startswith("%all-reduce-scatter"):
                         kind = "reduce-scatter"
                     size = _largest(match["shape"] + match["operands"])
                     label = _operation(line)
-                    found.append(Collective(kind, size, count, in_loop, label))
-            loop = _LOOP.search(line)
-            if loop:
+                    found.append(Collective(kind, size, count, outer, label))
+            if loop := _LOOP.search(line):
                 rounds = _rounds(line, blocks.get(loop[1], ()))
-                visit(
-                    loop[2], count * (rounds or 1), in_loop or not rounds, (*path, name)
-                )
-            else:
-                for names in _CALLED.findall(line):
-                    for called in re.findall(r"%[\w.\-]+", names):
-                        visit(called, count, in_loop, (*path, name))
+                inner = outer or ("" if rounds else loop[2])
+                visit(loop[2], count * (rounds or 1), inner, (*path, name))
+                continue
+            for names in _CALLED.findall(line):
+                for called in re.findall(r"%[\w.\-]+", names):
+                    visit(called, count, outer, (*path, name))
 
-    visit(entry, 1, False, ())
+    visit(entry, 1, "", ())
     return found
 
 
 def summary(found, in_loop=False):
-    """{kind: {"count", "bytes"}} of a call, or of a round of the loops in it; bytes are
-    of all times together, on one device."""
+    """{kind: {"count", "bytes"}} of a call, or of a round of the loop in it that ends by
+    its data; bytes are of all times together, on one device. Of several such loops, as
+    those of a decoding that makes room as it goes, the one that sends most."""
     totals = {}
-    for each in found:
-        if each.in_loop == in_loop:
-            total = totals.setdefault(each.kind, {"count": 0, "bytes": 0})
-            total["count"] += each.count
-            total["bytes"] += each.count * each.bytes
+    for each in _chosen(found, in_loop):
+        total = totals.setdefault(each.kind, {"count": 0, "bytes": 0})
+        total["count"] += each.count
+        total["bytes"] += each.count * each.bytes
     return totals
 
 
 def largest(found, most=5):
     """What is sent most of, by name: [(kind, name, in_loop, bytes)]."""
     totals = {}
-    for each in found:
-        key = (each.kind, each.name, each.in_loop)
-        totals[key] = totals.get(key, 0) + each.count * each.bytes
+    for in_loop in (False, True):
+        for each in _chosen(found, in_loop):
+            key = (each.kind, each.name, in_loop)
+            totals[key] = totals.get(key, 0) + each.count * each.bytes
     ordered = sorted(totals.items(), key=lambda item: -item[1])
     return [(*key, total) for key, total in ordered[:most]]
+
+
+def _chosen(found, in_loop):
+    loops = {}
+    for each in found:
+        loops.setdefault(each.loop, []).append(each)
+    outside = loops.pop("", [])
+    if not in_loop:
+        return outside
+    return max(loops.values(), key=lambda own: sum(x.bytes for x in own), default=[])
 
 
 def _computations(text):

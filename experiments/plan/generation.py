@@ -12,8 +12,9 @@ from experiments.plan.program import check_divides, longest, made, policy_of
 from experiments.plan.training import layout_of, state_of
 from experiments.prover_names import prover_of
 from experiments.search_methods import Searcher
-from pavjax import packing
+from pavjax import decoding, packing
 from pavjax import rl as reinforce
+from pavjax.runtime import local_work
 from pavjax.types import Rollouts
 
 
@@ -33,6 +34,23 @@ def slots_of(setting, policy, task):
         return drawing.decode_slots(policy, task.max_response_len, setting.chip.memory)
 
 
+def caches_of(setting, policy, task, *, num_rows, num_branches, prefix_len):
+    """{what: bytes on each device} of the keys and values of a group's rows: prefixes of
+    all of them, copies of those in the lanes, and what the slots write."""
+    rows = -(-num_rows // setting.num_groups)
+    slots = slots_of(setting, policy, task)
+    lanes = decoding.lanes_for(rows, num_branches, slots)
+    cache = jax.eval_shape(lambda: policy.init_suffix(1, 1, 1))
+    token = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(cache))
+    with jax.set_mesh(setting.mesh):
+        token //= local_work.num_head_parts(cache[0][0].shape[2])
+    written = lanes.num_lanes * lanes.num_slots * task.max_response_len
+    return {
+        "suffixes": written * token,
+        "prefixes": (rows + lanes.num_lanes) * prefix_len * token,
+    }
+
+
 def sampling(setting, task, model, num_rows, num_samples, alive, calls):
     """The sampler of so many prompts. It reads the policy of `alive`."""
     args = (ints(setting.mesh, num_rows, task.max_prompt_len),)
@@ -46,6 +64,12 @@ def sampling(setting, task, model, num_rows, num_samples, alive, calls):
         *({"policy": model.params, "prompts": args}, alive),
         workload.samples(model.size, num_rows, num_samples, slots, setting.assumed),
         calls,
+        caches_of(
+            *(setting, model.policy, task),
+            num_rows=num_rows,
+            num_branches=num_samples,
+            prefix_len=task.max_prompt_len,
+        ),
     )
 
 
@@ -94,6 +118,12 @@ def collecting(setting, job):
             *((model.params, *args), {own: model.params, "traces": args}, alive),
             workload.labels(model.size, rows, each, slots, assumed),
             count * num_traces / rows,
+            caches_of(
+                *(setting, model.policy, task),
+                num_rows=rows,
+                num_branches=branches,
+                prefix_len=longest(task),
+            ),
         )
 
 

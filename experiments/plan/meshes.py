@@ -32,8 +32,7 @@ def search(question, *, most):
     holding = [each for each in candidates if each["needed"] <= question.chip.memory]
     if dropped := len(candidates) - len(holding):
         left_out["whose parameters alone do not fit"] = dropped
-    # Few parts first: each part gathers the weights anew.
-    holding.sort(key=lambda each: (each["hours"], each["accumulate"]))
+    holding.sort(key=promise)
     say(f"{len(holding)} of {len(candidates) + sum(left_out.values())} can hold it")
     ranked = []
     for each in holding:
@@ -56,6 +55,14 @@ def search(question, *, most):
     }
 
 
+def promise(each):
+    """What is compiled first: the least time, and of equal ones what sends least. Each
+    part of a batch gathers the weights anew; `tensor` adds up activations in every
+    layer, `fsdp` gathers weights, `data` only adds up gradients."""
+    sizes = each["mesh"]
+    return each["hours"], each["accumulate"], sizes["tensor"], sizes["fsdp"]
+
+
 def mesh_sizes(count):
     """All ways to write the number of devices as fsdp x tensor; `data` would hold the
     parameters once more for each of its devices and comes with what is left."""
@@ -72,7 +79,7 @@ def candidate(question, sizes, parts):
     for name in SECTIONS:
         config[name].accumulate = parts
     setting = question.on(sizes)._replace(config=config)
-    programs = programs_of(setting, question.stages)
+    programs = programs_of(setting, question.stages, question.only)
     least = [
         sum(each.arguments.values()) + sum(each.resident.values()) for each in programs
     ]

@@ -14,12 +14,14 @@ PREFIXES, COMPLETIONS = 300_000, 20  # of the paper's labels (App. D)
 
 
 class Question(NamedTuple):
-    """What is to be planned. folder: where what was compiled is kept."""
+    """What is to be planned. only: programs with this in their name; folder: where what
+    was compiled is kept."""
 
     config: object
     chip: object
     devices: list
     stages: tuple
+    only: str
     assumed: dict
     folder: object
 
@@ -35,7 +37,7 @@ class Question(NamedTuple):
 def plan(question, mesh_sizes):
     """-> {"versions", "mesh", "devices", "assumed", "programs": records, "labels"}."""
     setting = question.on(mesh_sizes)
-    programs = programs_of(setting, question.stages)
+    programs = programs_of(setting, question.stages, question.only)
     records = []
     for number, program in enumerate(programs, start=1):
         say(f"{number} of {len(programs)}: {program.stage} {program.name} ...")

@@ -17,7 +17,8 @@ class Program(NamedTuple):
 
     lower() -> what `jax.jit(..).lower` returns; arguments: {what: bytes on each
     device}; resident: the same of what the stage holds meanwhile and this program does
-    not read. work: of one call; calls: in the whole stage.
+    not read; caches: of keys and values, which are among what the compiler calls
+    temporaries. work: of one call; calls: in the whole stage.
     """
 
     stage: str
@@ -27,6 +28,7 @@ class Program(NamedTuple):
     resident: dict
     work: workload.Work
     calls: float
+    caches: dict
 
 
 class Setting(NamedTuple):
@@ -48,7 +50,7 @@ class Setting(NamedTuple):
         return prod(self.mesh.shape[axis] for axis in sharding.BATCH)
 
 
-def made(name, jitted, args, groups, alive, work, calls, **options):
+def made(name, jitted, args, groups, alive, work, calls, caches=None, **options):
     """A Program of `jitted`, whose arguments are `groups`, {what: tree}; alive: {what:
     tree} of all that its stage holds on the devices."""
     others = {what: tree for what, tree in alive.items() if what not in groups}
@@ -60,6 +62,7 @@ def made(name, jitted, args, groups, alive, work, calls, **options):
         resident={what: models.chip_bytes(tree) for what, tree in others.items()},
         work=work,
         calls=calls,
+        caches=caches or {},
     )
 
 

@@ -15,8 +15,9 @@ MAKERS = {
 }
 
 
-def programs_of(setting, stages=()):
-    """list of `Program` of all stages of the config, or of those in `stages`.
+def programs_of(setting, stages=(), only=""):
+    """list of `Program` of all stages of the config, or of those in `stages`; with
+    `only`, of those with this text in their name.
 
     Every trace is as long as the task allows, so that what fits here fits in the run;
     packed batches have one trace a row, the most rows there can be. Jobs that differ in
@@ -34,5 +35,8 @@ def programs_of(setting, stages=()):
         copies = sum(other.name.startswith(f"{name}.seed") for other in jobs) or 1
         for program in MAKERS[job.stage](setting, job):
             calls = copies * program.calls
-            found.append(program._replace(stage=name, calls=calls))
+            if only in program.name:
+                found.append(program._replace(stage=name, calls=calls))
+    if not found:
+        raise ConfigError(f"--stages and --only={only} leave no program")
     return found

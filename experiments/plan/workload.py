@@ -95,18 +95,18 @@ def decoding_seconds(work, chip, mesh_sizes, assumed):
 
 
 def rounds_of(work, mesh_sizes):
-    """How often the loop of a program that decodes runs; 0 of others."""
-    return _shares(work.decoding, mesh_sizes)[-1] if work.decoding else 0
+    """How often the loop of a program that decodes runs. Of others no loop ends by its
+    data: one whose rounds could not be read counts once, too little."""
+    return _shares(work.decoding, mesh_sizes)[-1] if work.decoding else 1
 
 
 def _shares(work, mesh_sizes):
     """Of a group of devices: (lanes, busy slots, rounds of its loop)."""
     groups = mesh_sizes["data"] * mesh_sizes["fsdp"]
-    if work.num_rows % groups:
-        groups = 1  # then all work on all rows: see `local_work.by_rows`
-    rows = work.num_rows / groups
+    # Where they do not divide, some are drawn twice; one is drawn by all together.
+    rows = 1 if work.num_rows == 1 else -(-work.num_rows // groups)
     branches = max(1, round(work.num_branches))
-    lanes = decoding.lanes_for(max(1, round(rows)), branches, work.slots)
+    lanes = decoding.lanes_for(rows, branches, work.slots)
     wanted = rows * work.num_branches
     slots = min(lanes.num_lanes * lanes.num_slots, wanted)
     return lanes.num_lanes, slots, wanted * work.new_tokens / slots

@@ -2,9 +2,10 @@
 
 from pavjax.decoding.branches import branch, sample
 from pavjax.decoding.buckets import bucket_of
-from pavjax.decoding.queue import Lanes, Usage, complete, lanes_for
+from pavjax.decoding.queue import Usage, complete
 from pavjax.decoding.sampling import ANCESTRAL, Sampling, draw_tokens, item_keys
 from pavjax.decoding.streams import Step, StepLimits, absorb, append, write_step
+from pavjax.decoding.turns import Lanes, lanes_for
 
 __all__ = [
     "ANCESTRAL",

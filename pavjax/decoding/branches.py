@@ -7,9 +7,10 @@ trace, each seeing its own share of that trace's cache. All are the work of one 
 import jax.numpy as jnp
 
 from pavjax.arrays import last_axis_index, step_ids_of
-from pavjax.decoding.queue import complete, lanes_for
+from pavjax.decoding.queue import complete
 from pavjax.decoding.sampling import ANCESTRAL
 from pavjax.decoding.streams import append
+from pavjax.decoding.turns import lanes_for
 from pavjax.types import Rollouts
 
 

@@ -38,6 +38,19 @@ class StepLimits(NamedTuple):
     rule: StepRule
     max_response_len: int | None = None  # tokens of all steps; None: no other bound
 
+    def tokens_left(self, response_len):
+        """What a next step may have, after so many tokens [..] of earlier ones."""
+        if self.max_response_len is None:
+            return jnp.full(response_len.shape, self.max_step_len)
+        return jnp.minimum(self.max_step_len, self.max_response_len - response_len)
+
+    def room(self):
+        """Places for a response in which every step that begins has a whole one."""
+        most = self.max_steps * self.max_step_len
+        if self.max_response_len is None:
+            return most
+        return min(most, self.max_response_len + self.max_step_len - 1)
+
 
 def write_step(
     params,

@@ -23,6 +23,8 @@ from experiments.stages import StageError
 from pavjax.runtime.atomic import write_json_atomic, write_text_atomic
 
 LOCAL, PRINT, COMMANDS, SLURM = NAMES = ("local", "print", "commands", "slurm")
+MODULE = "experiments.sweep"
+COMMAND_FIELDS = ("command", "quoted", "arguments")
 LOOK_AGAIN = 0.2  # seconds between two looks at the commands that run
 
 
@@ -38,7 +40,7 @@ class Command(NamedTuple):
 
 def check(launcher):
     """ConfigError for a word that is neither a launcher nor a template."""
-    if launcher in NAMES or "{command}" in launcher or "{quoted}" in launcher:
+    if launcher in NAMES or any(f"{{{name}}}" in launcher for name in COMMAND_FIELDS):
         return
     raise cli.ConfigError(
         f"--launcher={launcher}{cli.did_you_mean(launcher, NAMES)}: choose of "
@@ -150,6 +152,7 @@ def filled(template, command):
     for name, value in (
         ("command", command.line),
         ("quoted", shlex.quote(command.line)),
+        ("arguments", command.line.partition(f"{MODULE} ")[2]),
         ("name", shlex.quote(command.name)),
         ("hash", command.hash),
     ):

@@ -5,12 +5,17 @@ starts its own: experiments/tpu_pod.sh, experiments/slurm.sh.
 """
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
+STARTED_BY = (
+    "PAVJAX_STARTED_BY"  # a variable: the number of the process that started one
+)
 GRACE_SECONDS = 15  # to end, beyond the heartbeat, once one of the processes has failed
 
 
@@ -22,12 +27,29 @@ def run(num_processes, heartbeat_seconds):
     command = [sys.executable, *sys.orig_argv[1:]]
     command += [f"--config.processes.coordinator={address}"]
     command += [f"--config.processes.num={num_processes}"]
+    environment = os.environ | {STARTED_BY: str(os.getpid())}
     children = [
-        subprocess.Popen([*command, f"--config.processes.index={index}"])
+        subprocess.Popen(
+            [*command, f"--config.processes.index={index}"], env=environment
+        )
         for index in range(num_processes)
     ]
     with passed_on(signal.SIGTERM, children):
         return wait_for(children, heartbeat_seconds + GRACE_SECONDS)
+
+
+def end_with_launcher():
+    """In a process that `run` has started: end when that one ends, however it does, for
+    nobody waits any more. Elsewhere nothing."""
+    launcher = os.environ.pop(STARTED_BY, None)
+
+    def watch():
+        while os.getppid() == int(launcher):
+            time.sleep(1)
+        os._exit(1)
+
+    if launcher:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def wait_for(children, patience):

@@ -47,6 +47,23 @@ def locked(directory):
 
 
 @contextlib.contextmanager
+def locked_together(directory):
+    """`locked` by the first of several processes, for all of them: if somebody else
+    holds it, all raise `Held`."""
+    with contextlib.ExitStack() as stack:
+        held = None
+        try:
+            if processes.is_first():
+                stack.enter_context(locked(directory))
+        except Held as error:
+            held = [error.message, error.holder]
+        held = processes.agreed(held)
+        if held:
+            raise Held(*held)
+        yield
+
+
+@contextlib.contextmanager
 def explained(job, workdir):
     """Turn an error inside a job into a StageError with one clear message; the whole
     traceback goes to error.log. What the job has checkpointed stays."""

@@ -3,8 +3,8 @@ be at work on the same ones."""
 
 import time
 
-from experiments.stages import Held, StageError
-from pavjax.runtime import preemption
+from experiments.stages import FailedElsewhere, Held, StageError
+from pavjax.runtime import preemption, processes
 from pavjax.runtime.atomic import StorageError
 from pavjax.runtime.preemption import Preempted
 
@@ -12,6 +12,8 @@ from pavjax.runtime.preemption import Preempted
 # whether this process was asked to end.
 ASK_AGAIN = 0.5
 EXPECTED = (StageError, StorageError, Preempted)  # what a job may end with
+
+ALIKE = (Held, FailedElsewhere, Preempted)  # all processes of a run end a job so
 
 
 class Schedule:
@@ -116,17 +118,21 @@ class Schedule:
     def run_in_turn(self, run_fn):
         """Call `run_fn(job, label)` for one job after the other, in this process."""
         while not self.is_over:
-            startable = self.startable()
+            hashes = [job.hash for job in self.startable()]
+            chosen = processes.agreed(hashes[:1])  # for their clocks differ
             if preemption.asked():
                 self.stop()
-            elif not startable:
+            elif not chosen:
                 time.sleep(self.pause())
-            if self.is_stopped or not startable:
+            if self.is_stopped or not chosen:
                 continue
-            job, error = startable[0], None
+            job = next(job for job in self.waiting if job.hash == chosen[0])
+            error = None
             self.start(job)
             try:
                 run_fn(job, self.label(job))
             except EXPECTED as found:
+                if processes.are_many() and not isinstance(found, ALIKE):
+                    raise  # the others are still at work on the job, and have to end
                 error = found
             self.finish(job, error)

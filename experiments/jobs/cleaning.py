@@ -11,7 +11,7 @@ import os
 import re
 from pathlib import Path
 
-from experiments.job_directory import locked
+from experiments.jobs.directory import locked
 from experiments.stages import StageError, read_record
 from pavjax.runtime.atomic import storage_error, write_json_atomic
 
@@ -26,6 +26,7 @@ MADE = re.compile(
             r"(terms|units/[^/]+)\.npz(\.sha256)?|units/costs\.json",
             r"labels/(tmp\w+/)?(features|dataset_info)\.json(\.sha256)?",
             r"labels/labels-\w+\.array_record-\d{5}-of-\d{5}(\.sha256|\.partial)?",
+            r"index(\.partial-\w+)?/[\w.]+",  # of labels: pavjax/data/label_rows.py
             r"(.+/)?\.[^/]+\.\d+\.tmp",  # of a write that was killed
         )
     )
