@@ -9,9 +9,7 @@ mistake gets one message that says what to do.
 import argparse
 import ast
 import difflib
-import hashlib
 import importlib.util
-import platform
 import shlex
 import sys
 import traceback
@@ -24,7 +22,7 @@ from ml_collections import ConfigDict
 from experiments.exit_status import ExitStatus
 from experiments.stages import JobFailed, StageError
 from pavjax.checksums import DamagedFile
-from pavjax.runtime import processes
+from pavjax.runtime import hardware, processes
 from pavjax.runtime.atomic import StorageError, check_writable
 from pavjax.runtime.preemption import Preempted
 
@@ -263,21 +261,10 @@ def prepare(workdir):
     """
     check_writable(workdir)
     if jax.config.jax_compilation_cache_dir is None:
-        cache = Path(workdir).absolute() / ".jax_cache" / machine_kind()
+        cache = Path(workdir).absolute() / ".jax_cache" / hardware.machine_kind()
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-
-
-def machine_kind():
-    """A short name of the processor's instruction set."""
-    flags = platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        flags += next((ln for ln in lines if ln.startswith(("flags", "Features"))), "")
-    except OSError:
-        flags += platform.processor()
-    return hashlib.sha256(flags.encode()).hexdigest()[:8]
 
 
 def guarded(main, argv):
