@@ -1,11 +1,10 @@
 """The work directory, made ready: it can be written, and compiled programs stay there."""
 
-import hashlib
-import platform
 from pathlib import Path
 
 import jax
 
+from pavjax.runtime import hardware
 from pavjax.runtime.atomic import check_writable
 
 
@@ -18,18 +17,7 @@ def prepare(workdir):
     """
     check_writable(workdir)
     if jax.config.jax_compilation_cache_dir is None:
-        cache = Path(workdir).absolute() / ".jax_cache" / machine_kind()
+        cache = Path(workdir).absolute() / ".jax_cache" / hardware.machine_kind()
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-
-
-def machine_kind():
-    """A short name of the processor's instruction set."""
-    flags = platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        flags += next((ln for ln in lines if ln.startswith(("flags", "Features"))), "")
-    except OSError:
-        flags += platform.processor()
-    return hashlib.sha256(flags.encode()).hexdigest()[:8]

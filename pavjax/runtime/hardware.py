@@ -1,6 +1,7 @@
 """What runs here and what a number was measured on: devices, versions, commit, memory."""
 
 import contextlib
+import hashlib
 import os
 import platform
 import resource
@@ -93,6 +94,17 @@ def cpu_name():
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def machine_kind():
+    """A short name of the processor's instruction set."""
+    flags = platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        flags += next((ln for ln in lines if ln.startswith(("flags", "Features"))), "")
+    except OSError:
+        flags += platform.processor()
+    return hashlib.sha256(flags.encode()).hexdigest()[:8]
 
 
 def total_memory_bytes():
