@@ -16,14 +16,13 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 from ml_collections import ConfigDict
 
-from experiments.exit_status import ExitStatus
+from experiments.jobs.exit_status import ExitStatus
 from experiments.stages import JobFailed, StageError
 from pavjax.checksums import DamagedFile
-from pavjax.runtime import hardware, processes
-from pavjax.runtime.atomic import StorageError, check_writable
+from pavjax.runtime import processes
+from pavjax.runtime.atomic import StorageError
 from pavjax.runtime.preemption import Preempted
 
 
@@ -250,21 +249,6 @@ def parse_value(config, path, text):
     if isinstance(present, tuple) and not isinstance(value, (tuple, list)):
         value = (value,)
     return value
-
-
-def prepare(workdir):
-    """Before any work: see that `workdir` can be written, and let JAX keep compiled
-    programs there, so that a later stage or a second run does not compile them again.
-
-    A folder per kind of processor, since the programs hold machine code. Entries that
-    are damaged, as by a kill in mid-write, are compiled again with a warning.
-    """
-    check_writable(workdir)
-    if jax.config.jax_compilation_cache_dir is None:
-        cache = Path(workdir).absolute() / ".jax_cache" / hardware.machine_kind()
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
 def guarded(main, argv):

@@ -15,7 +15,7 @@ import numpy as np
 
 from experiments import building
 from experiments import run as runner
-from experiments.kept_parts import PartCosts
+from experiments.jobs.kept_parts import PartCosts
 from experiments.labelling import Collector
 from experiments.problems import problem_set, problem_sets
 from pavjax import data, evaluate, labels

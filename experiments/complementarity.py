@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments import building, next_steps
 from experiments import run as runner
-from experiments.kept_parts import KeptParts, save_arrays
+from experiments.jobs.kept_parts import KeptParts, save_arrays
 from experiments.problems import problem_set
 from experiments.prover_names import AUTO, prover_of
 from pavjax import evaluate, provers

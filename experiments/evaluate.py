@@ -18,7 +18,7 @@ import numpy as np
 from experiments import building, cli, drawing, verifier_labels, verifier_quality
 from experiments import run as runner
 from experiments import verifier as verifier_stage
-from experiments.job_settings import task_settings
+from experiments.jobs.settings import task_settings
 from experiments.problems import problem_set
 from experiments.stages import StageError
 from pavjax import evaluate, labels

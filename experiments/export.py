@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from experiments import building, cli, evaluate, sources
-from experiments.job_settings import task_settings
+from experiments.jobs.settings import task_settings
 from experiments.stages import StageError
 from pavjax import nets
 from pavjax.nets.checkpoint_files import read_json

@@ -1,7 +1,8 @@
 """The command of an experiment whose plan is its own and ends with a page of findings."""
 
-from experiments import cleaning, cli, many_processes
+from experiments import cli
 from experiments import run as runner
+from experiments.jobs import cleaning, many_processes
 from experiments.stages import read_record
 from pavjax.runtime import processes
 

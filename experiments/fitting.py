@@ -4,6 +4,7 @@ import jax
 
 from pavjax.runtime import checkpoint, preemption, processes
 from pavjax.runtime import metrics as runtime_metrics
+from pavjax.runtime.compilations import watched
 
 
 def fit(
@@ -28,6 +29,7 @@ def fit(
     last is kept too, in case that the last is damaged.
     """
     is_logged = logged_steps(workspace, num_steps, checkpoint_every)
+    step_fn = watched(step_fn, workspace.log)
     keep |= {"keep_last": 2, "interval": checkpoint_every}
     with workspace.checkpointer(**keep) as checkpoints:
         start, state = _resumed(workspace, checkpoints, state, metadata)

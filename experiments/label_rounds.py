@@ -16,7 +16,7 @@ With collect.hard, the traces of each further round are those that a verifier li
     orm                                                <- base, all labels
 """
 
-from experiments.job_settings import (
+from experiments.jobs.settings import (
     checkpoint_settings,
     make_job,
     merge,

@@ -4,7 +4,7 @@ prover, and the config of the task in whose tokens they are."""
 import os
 
 from experiments import building, cli
-from experiments.job_settings import task_settings
+from experiments.jobs.settings import task_settings
 from experiments.prover_names import provers_of
 from pavjax import data
 from pavjax.data.formats import monte_carlo

@@ -20,7 +20,7 @@ report                                              <- all of them
 
 from experiments import external_verifiers as outside
 from experiments import sources
-from experiments.job_settings import (
+from experiments.jobs.settings import (
     checkpoint_settings,
     make_job,
     merge,

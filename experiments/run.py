@@ -17,17 +17,12 @@ from pathlib import Path
 
 import jax
 
-from experiments import (
-    cleaning,
-    cli,
-    external_verifiers,
-    many_processes,
-    side_by_side,
-)
-from experiments.job_directory import explained, locked_together
-from experiments.job_tables import plan_table, summary
+from experiments import cli, external_verifiers
+from experiments.jobs import cleaning, many_processes, side_by_side
+from experiments.jobs.directory import explained, locked_together
+from experiments.jobs.schedule import Schedule
+from experiments.jobs.tables import plan_table, summary
 from experiments.pipeline import available, plan
-from experiments.schedule import Schedule
 from experiments.stages import (
     FailedElsewhere,
     StageError,

@@ -22,7 +22,7 @@ from experiments import run as runner
 from experiments.complementarity import named_prover
 from experiments.external_judge import judge_of
 from experiments.external_search import ExternalSearcher
-from experiments.kept_parts import KeptParts
+from experiments.jobs.kept_parts import KeptParts
 from experiments.problems import problem_sets
 from experiments.prover_names import prover_of
 from experiments.search_methods import PLAIN, Searcher, plain_rule

@@ -18,7 +18,7 @@ import sys
 import threading
 from pathlib import Path
 
-from experiments.exit_status import ExitStatus
+from experiments.jobs.exit_status import ExitStatus
 
 # What a job keeps, below workdir/<stage>/<hash>: not its logs, which grow anyhow.
 KEPT = (

@@ -11,7 +11,7 @@ again runs what is missing.
 Several such commands, on several machines that see the work directory, share the runs:
 each takes the next that nobody holds. Each may be several processes, as on a TPU pod;
 then a failure ends that command. `--launcher` starts them in other ways, see
-experiments/launchers.py. `--only=HASH,..` makes those runs and what they read,
+experiments/jobs/launchers.py. `--only=HASH,..` makes those runs and what they read,
 `--compare` only the table and picture, `--dry_run` prints the plan, and
 `--config.a.b=value` changes a field at every point.
 
@@ -41,12 +41,13 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from experiments import cli, launchers, many_processes
+from experiments import cli
 from experiments import run as runner
-from experiments.job_tables import plan_table
+from experiments.jobs import launchers, many_processes, work_directory
+from experiments.jobs.schedule import Schedule
+from experiments.jobs.tables import plan_table
 from experiments.pipeline import plan
 from experiments.reporting.comparison import check_figures, compare, value_name
-from experiments.schedule import Schedule
 from experiments.stages import StageError, with_inputs
 from pavjax.runtime import processes
 
@@ -83,7 +84,7 @@ def run(argv):
         runner.use_cores(jobs, execution)
         runner.check_batches(jobs, config.mesh)
     else:  # for other machines, which may have other devices
-        cli.prepare(options.workdir)
+        work_directory.prepare(options.workdir)
     runner.check_problems(jobs, options.workdir)
     failures = launch(jobs, execution, options, program)
     if failures is None:

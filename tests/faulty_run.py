@@ -1,10 +1,10 @@
 """experiments.run, except that something happens to it half-way through its jobs.
 
     python tests/faulty_run.py JOB --config=... --workdir=...
-    python tests/faulty_run.py FAULT@FUNCTION@CALL,... --config=... --workdir=...
+    python tests/faulty_run.py STAGE:FAULT@FUNCTION@CALL,... --config=... --workdir=...
 
-In the first form it dies by SIGKILL in that job, in the second each fault comes with the
-CALL-th call of a function. "Half-way" is such a call, counted while a job runs, of one
+In the first form it dies by SIGKILL in that job, in the second one stage is run, and each
+fault comes with the CALL-th call of a function. "Half-way" is such a call, counted while a job runs, of one
 that writes: after a line of metrics past the last checkpoint, or before a result is put
 in its place. A fault is the name of a signal, which the process sends itself, or
 "full": the disk is filled up, which should be a small one. "SIGSTOP+full" is both.
@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from experiments import drawing, run, search
-from experiments.kept_parts import KeptParts
+from experiments.jobs.kept_parts import KeptParts
 from experiments.stages import Workspace
 from pavjax import data
 from pavjax.runtime.checkpoint import Checkpointer
@@ -49,7 +49,7 @@ MOMENTS = {
 BALLAST = "ballast"
 
 
-def main(faults, argv):
+def main(faults, argv, stage=None):
     """faults: {(function, number of the call): fault}, or the job to be killed."""
     workdir = Path(next(a for a in argv if a.startswith("--workdir=")).split("=")[1])
     victim = None
@@ -71,7 +71,7 @@ def main(faults, argv):
     for function in {function for function, _ in faults}:
         by_call = {call: fault for (f, call), fault in faults.items() if f == function}
         count_calls(function, by_call, workdir, lambda: victim in (None, running[-1]))
-    run.run([*argv, "--parallel=1"])
+    run.run([*argv, "--parallel=1"], stage)
 
 
 def count_calls(function, by_call, workdir, is_counted):
@@ -114,5 +114,6 @@ def parse(text):
 if __name__ == "__main__":
     from experiments import cli
 
-    faults = parse(sys.argv[1])
-    cli.guarded(lambda argv: main(faults, argv), sys.argv[2:])
+    stage, _, text = sys.argv[1].rpartition(":")
+    faults = parse(text)
+    cli.guarded(lambda argv: main(faults, argv, stage or None), sys.argv[2:])

@@ -20,7 +20,6 @@ from pavjax.runtime.metrics import read_metrics
 
 ROOT = Path(__file__).parents[1]
 CONFIG = "--config=configs/arithmetic.py:micro"
-CURVES = ("sft", "rft", "verifier", "rl")  # stages that train
 
 
 class Finished(NamedTuple):
@@ -123,12 +122,17 @@ def curves_of(directory):
 
 
 def assert_same_run(name, workdir, other):
-    """Results, curves, arrays, shards and counters of a job are the same in two work
-    directories; hours and hardware aside."""
-    ours, theirs = directory_of(name, workdir), directory_of(name, other)
-    record = "results.json"
+    """The directories of a job are the same in two work directories."""
+    assert_same_directory(directory_of(name, workdir), directory_of(name, other))
+
+
+def assert_same_directory(ours, theirs):
+    """Results, curves, arrays, shards and counters of a job are the same; hours and
+    hardware aside."""
+    record, curves = "results.json", "metrics.jsonl"
     assert (ours / record).read_bytes() == (theirs / record).read_bytes()
-    if name.split(".")[0] in (*CURVES, "orm"):
+    assert (ours / curves).exists() == (theirs / curves).exists()
+    if (ours / curves).exists():
         assert curves_of(ours) == curves_of(theirs)
     jax.tree.map(np.testing.assert_array_equal, arrays_of(ours), arrays_of(theirs))
     done = [json.loads((path / "DONE.json").read_text()) for path in (ours, theirs)]

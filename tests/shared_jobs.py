@@ -17,8 +17,8 @@ from pathlib import Path
 import side_jobs
 
 from configs import base
+from experiments.jobs.schedule import Schedule
 from experiments.run import scheduled
-from experiments.schedule import Schedule
 from experiments.stages import Job
 from pavjax.runtime import processes
 

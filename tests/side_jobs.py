@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from experiments.cli import guarded
-from experiments.schedule import Schedule
-from experiments.side_by_side import run_side_by_side
+from experiments.jobs.schedule import Schedule
+from experiments.jobs.side_by_side import run_side_by_side
 from experiments.stages import Job, StageError
 from pavjax.runtime import preemption
 

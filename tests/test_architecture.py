@@ -220,7 +220,7 @@ WRITERS = {
     "pavjax/runtime/metrics.py": "appends lines; readers leave out half a line",
     "pavjax/runtime/hardware.py": "asks the system to forget a peak, in /proc",
     "pavjax/grading/symbolic_worker.py": "a pipe",
-    "experiments/job_directory.py": "a lock, whose text is for people",
+    "experiments/jobs/directory.py": "a lock, whose text is for people",
 }
 WRITING = {"write_text", "write_bytes", "savez", "savez_compressed", "savefig"}
 WRITING |= {"save_file", "copyfile", "copytree", "dump"}

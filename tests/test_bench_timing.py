@@ -1,14 +1,15 @@
-"""Wall times of the benchmark: order, intervals, and what is compiled meanwhile."""
+"""Wall times of the benchmark: order, intervals, and what is compiled meanwhile, here and in stages."""
 
 import jax
 import numpy as np
 import pytest
 
 from experiments.bench import timing
+from pavjax.runtime.compilations import compilations, watched
 
 
 def test_compilations_are_counted_and_calls_of_compiled_programs_are_not():
-    counter = timing.compilations()
+    counter = compilations()
     double = jax.jit(lambda x: 2 * x)
     start, seconds = counter.count, counter.seconds
     double(np.ones(7))
@@ -18,6 +19,18 @@ def test_compilations_are_counted_and_calls_of_compiled_programs_are_not():
     assert counter.count == first
     double(np.ones(8))
     assert counter.count == first + 1
+
+
+def test_a_step_that_compiles_again_says_so():
+    """Steps 1 to 3 may; of the others 5 has another shape, and 4 and 6 have not."""
+    double, said = jax.jit(lambda x: 2 * x), []
+    shapes = {1: 21, 2: 22, 5: 23}
+    step_fn = watched(
+        lambda _, step: double(np.ones(shapes.get(step, 21))), said.append
+    )
+    for step in range(1, 7):
+        step_fn(None, step)
+    assert said == ["step 5 compiled 1 programs anew"]
 
 
 def test_repetitions_alternate_and_turn_round():

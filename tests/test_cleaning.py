@@ -6,9 +6,11 @@ import sys
 import fake_stage
 import pytest
 
-from experiments import cleaning, cli, job_directory
+from experiments import cli
 from experiments import run as runner
-from experiments.job_directory import locked
+from experiments.jobs import cleaning
+from experiments.jobs import directory as job_directory
+from experiments.jobs.directory import locked
 from experiments.stages import StageError
 
 

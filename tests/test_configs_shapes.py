@@ -10,7 +10,7 @@ import pytest
 from test_configs import ROOT, presets
 
 from experiments import building, cli, drawing
-from experiments.job_settings import PRECISION
+from experiments.jobs.settings import PRECISION
 from experiments.pipeline import plan
 from pavjax import train
 from pavjax.nets.published import PUBLISHED, published_config

@@ -9,7 +9,7 @@ from scoring_functions import lengths
 
 from experiments import building, cli, evaluate_verifier, label_text
 from experiments import verifier as verifier_stage
-from experiments.job_settings import task_settings
+from experiments.jobs.settings import task_settings
 from experiments.prover_names import provers_of
 from pavjax import data
 from pavjax.data import formats

@@ -16,7 +16,7 @@ from tiny_models import random_params
 from experiments import building, cli, external_judge, rl, rl_metrics
 from experiments import run as runner
 from experiments.external_search import ExternalSearcher
-from experiments.job_settings import task_settings
+from experiments.jobs.settings import task_settings
 from experiments.pipeline import plan
 from experiments.problems import problem_set
 from experiments.rl_metrics import Stopwatch

@@ -54,7 +54,7 @@ def run(stage, workdir, cache, faults=""):
     left so for a while."""
     program = ["-m", f"experiments.{stage}"]
     if faults:
-        program = ["tests/faulty_run.py", faults]
+        program = ["tests/faulty_run.py", f"{stage}:{faults}"]
     process = subprocess.Popen(
         [sys.executable, *program, CONFIG, f"--workdir={workdir}"],
         cwd=ROOT,

@@ -220,8 +220,8 @@ def test_values_from_the_host_guide_the_same_search():
 # ---------------------------------------------------------------- malformed steps
 
 
-@jit
-def table_search(params, key, prompts, limits=LIMITS):
+@functools.partial(jit, static_argnames="most")
+def table_search(params, key, prompts, most=None):
     """Width 2, two candidates, a policy that is a table, every value one half."""
     policy = table_policy()
     verifier = make_verifier(policy, head="value", num_provers=1, width=VOCAB)
@@ -236,7 +236,7 @@ def table_search(params, key, prompts, limits=LIMITS):
         score_rule=lambda before, after: 2 * after[..., 0] - before[..., 0],
         width=2,
         candidates=2,
-        limits=limits,
+        limits=LIMITS._replace(max_response_len=most),
     )
 
 
@@ -264,8 +264,7 @@ def test_no_beam_outgrows_a_response(most, written, is_right):
     """Problem 0 goes on for ever, in a step of two tokens and then of three; problem 1 is
     solved by two tokens. What has no room for a whole step is malformed."""
     params = followed_by({3: 4, 4: NEWLINE, NEWLINE: 3, 5: 6, 6: END})
-    limits = LIMITS._replace(max_response_len=most)
-    beams, values, _ = table_search(params, KEY, jnp.array([[6, 3], [6, 5]]), limits)
+    beams, values, _ = table_search(params, KEY, jnp.array([[6, 3], [6, 5]]), most)
     assert beams.tokens.shape[-1] == 2 + min(3 * 4, most + 4 - 1)
     np.testing.assert_array_equal(beams.length - 2, np.repeat([written], 2, 0).T)
     np.testing.assert_array_equal(

@@ -9,8 +9,9 @@ import sys
 import fake_stage
 import pytest
 
-from experiments import cli, launchers, sweep
-from experiments.schedule import Schedule
+from experiments import cli, sweep
+from experiments.jobs import launchers
+from experiments.jobs.schedule import Schedule
 from experiments.stages import StageError
 
 PROGRAM = ["python", "-m", "experiments.sweep", "--sweep=a b.py", "--workdir=w"]

@@ -12,7 +12,7 @@ import pytest
 
 from experiments import building, cli, export, math_checks, sources, tiny_checkpoint
 from experiments import run as runner
-from experiments.job_settings import task_settings
+from experiments.jobs.settings import task_settings
 from experiments.pipeline import plan
 from experiments.problems import problem_set
 from experiments.stages import StageError

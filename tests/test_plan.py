@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from experiments import cli
 from experiments.plan import __main__ as command
-from experiments.plan import chips, meshes, page, workload
+from experiments.plan import chips, compiling, meshes, page, workload
 from experiments.plan.collectives import collectives_of, largest, summary
 from pavjax import evaluate
 from pavjax.runtime import sharding
@@ -260,6 +260,30 @@ def test_the_other_stages_compile_too(tmp_path, stages):
     path = tmp_path / "plan.json"
     run(*SMALL, f"--stages={stages}", f"--json={path}", folder=tmp_path)
     assert all(each["fits"] for each in json.loads(path.read_text())["programs"])
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (
+            (
+                "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of "
+                "15.75G hbm. Exceeded hbm capacity by 4.75G."
+            ),
+            {"used": 20.5 * 2**30, "of": 15.75 * 2**30},
+        ),
+        (
+            (
+                "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for "
+                "HLO temporaries (48.00G) exceeds available HBM (15.75G)."
+            ),
+            {"temporaries": 48 * 2**30, "of": 15.75 * 2**30},
+        ),
+        ("RESOURCE_EXHAUSTED: no\nmore", {"said": "RESOURCE_EXHAUSTED: no"}),
+    ],
+)
+def test_a_shortage_is_read_from_what_the_compiler_says(message, expected):
+    assert compiling.shortage(message) == expected
 
 
 def test_bytes_are_printed_to_be_read():

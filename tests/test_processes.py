@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from configs import base
-from experiments import local_processes, many_processes, run, side_by_side
+from experiments import run
+from experiments.jobs import local_processes, many_processes, side_by_side
 from experiments.stages import StageError
 from pavjax.runtime import processes
 from pavjax.runtime.processes import ProcessesError
@@ -151,7 +152,7 @@ def test_a_process_that_hangs_after_a_failure_is_killed():
 
 def test_a_process_does_not_outlive_the_one_that_has_started_it(tmp_path):
     code = (
-        "import os, subprocess, sys, time; from experiments import local_processes as l\n"
+        "import os, subprocess, sys, time; from experiments.jobs import local_processes as l\n"
         "if l.STARTED_BY in os.environ:\n"
         "    l.end_with_launcher(); print('ready', flush=True); time.sleep(600)\n"
         "environment = os.environ | {l.STARTED_BY: str(os.getpid())}\n"

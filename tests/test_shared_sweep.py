@@ -11,10 +11,10 @@ import pytest
 import shared_jobs
 import side_jobs
 
-from experiments import local_processes, side_by_side
-from experiments.job_directory import locked
+from experiments.jobs import local_processes, side_by_side
+from experiments.jobs.directory import locked
+from experiments.jobs.schedule import Schedule
 from experiments.run import scheduled
-from experiments.schedule import Schedule
 from experiments.stages import Held, StageError
 
 TESTS = Path(__file__).parent

@@ -11,8 +11,8 @@ import jax
 import pytest
 from side_jobs import PATIENCE, await_file, job, run_noted
 
-from experiments import side_by_side
-from experiments.schedule import Schedule
+from experiments.jobs import side_by_side
+from experiments.jobs.schedule import Schedule
 from experiments.stages import StageError
 
 TESTS = Path(__file__).parent

@@ -12,9 +12,11 @@ import fake_stage
 import fitted_stage
 import pytest
 
-from experiments import cli, job_directory
+from experiments import cli
 from experiments import run as runner
-from experiments.exit_status import ExitStatus
+from experiments.jobs import directory as job_directory
+from experiments.jobs import work_directory
+from experiments.jobs.exit_status import ExitStatus
 from experiments.pipeline import plan
 from experiments.stages import Costs, StageError, Workspace, with_inputs
 from pavjax.runtime.atomic import StorageError
@@ -295,7 +297,7 @@ def test_full_disk_inside_a_job_is_reported_as_such(tmp_path):
 def test_unwritable_workdir_fails_before_any_work(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="choose another --workdir"):
-        cli.prepare(tmp_path / "file" / "work")
+        work_directory.prepare(tmp_path / "file" / "work")
 
 
 def test_interrupt_says_how_to_go_on(capsys):

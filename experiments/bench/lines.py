@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments.bench import timing
 from pavjax import evaluate
+from pavjax.runtime.compilations import compilations
 
 
 class UnequalError(Exception):
@@ -62,7 +63,7 @@ def measure(case, machine, *, repetitions, budget):
     result, compile_seconds, memory = timing.warmed_up(case.call, budget)
     rivals = [(rival, checked(rival, budget)) for rival in case.rivals]
     timed = [(rival, record) for rival, record in rivals if "checked" in record]
-    counter = timing.compilations()
+    counter = compilations()
     count = counter.count
     calls = [case.call, *(rival.call for rival, _ in timed)]
     taken = timing.alternate(calls, repetitions=repetitions, budget=budget)

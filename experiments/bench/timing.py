@@ -1,7 +1,6 @@
 """Wall times: alternating repetitions, medians and their intervals, compilations."""
 
 import ctypes
-import functools
 import math
 import time
 from typing import NamedTuple
@@ -10,8 +9,7 @@ import jax
 import numpy as np
 
 from pavjax.runtime import hardware
-
-COMPILED = "/jax/core/compile/backend_compile_duration"
+from pavjax.runtime.compilations import compilations
 
 
 class Summary(NamedTuple):
@@ -20,26 +18,6 @@ class Summary(NamedTuple):
     median: float
     low: float
     high: float
-
-
-class Compilations:
-    """Counts what JAX compiles, anywhere in the process, and the seconds it takes
-    (tracing and lowering included)."""
-
-    def __init__(self):
-        self.count, self.seconds = 0, 0.0
-        jax.monitoring.register_event_duration_secs_listener(self._listen)
-
-    def _listen(self, event, seconds, **_):
-        if event.startswith("/jax/core/compile/"):
-            self.seconds += seconds
-            self.count += event == COMPILED
-
-
-@functools.cache
-def compilations():
-    """The one counter of this process."""
-    return Compilations()
 
 
 def seconds_of(call):

@@ -24,7 +24,7 @@ _CALLED = re.compile(
     r"true_computation|false_computation)=\{?(%[\w.\-]+(?:, ?%[\w.\-]+)*)\}?"
 )
 _LOOP = re.compile(r" while\(.*condition=(%[\w.\-]+), body=(%[\w.\-]+)")
-_BOUND = re.compile(r"s32\[\]\S* constant\((\d+)\)")
+_BOUND = re.compile(r"[su]32\[\]\S* constant\((\d+)\)")
 
 
 class Collective(NamedTuple):

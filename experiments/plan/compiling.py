@@ -16,7 +16,9 @@ import jax
 from experiments.plan import collectives, workload
 from pavjax.runtime.atomic import write_json_atomic
 
-_USED = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm")
+_SIZE = r"([\d.]+)([KMGT]?)"
+_USED = re.compile(rf"Used {_SIZE} of {_SIZE} hbm")
+_TEMPORARIES = re.compile(rf"temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -76,15 +78,16 @@ def compile_lowered(lowered):
 
 
 def shortage(message):
-    """What a compiler says that a program needs: {"used", "of"} in bytes, or {"said"}."""
-    found = _USED.search(message)
-    if not found:
-        return {"said": message.splitlines()[0][:300]}
-    used, unit, most, its_unit = found.groups()
-    return {
-        "used": float(used) * _UNITS[unit],
-        "of": float(most) * _UNITS[its_unit],
-    }
+    """What a compiler says that a program needs: {"used" or "temporaries", "of"} in
+    bytes, or {"said"} where it gives no number."""
+    for name, pattern in (("used", _USED), ("temporaries", _TEMPORARIES)):
+        if found := pattern.search(message):
+            used, unit, most, its_unit = found.groups()
+            return {
+                name: float(used) * _UNITS[unit],
+                "of": float(most) * _UNITS[its_unit],
+            }
+    return {"said": message.splitlines()[0][:300]}
 
 
 def complete(program, setting, compiled):
@@ -95,9 +98,12 @@ def complete(program, setting, compiled):
         needed = sum(compiled["memory"].values()) + resident
         fits = needed <= chip.memory
     else:
+        fits, needs = False, compiled["needs"]
         # At least all of it, where the compiler gives no number.
-        needed = compiled["needs"].get("used", chip.memory) + resident
-        fits = False
+        needed = resident + needs.get("used", chip.memory)
+        if "temporaries" in needs:
+            arguments = sum(program.arguments.values())
+            needed = resident + arguments + needs["temporaries"]
     work = program.work
     computing = workload.seconds_of(work, chip, sizes, assumed)
     rounds = workload.rounds_of(work, sizes)

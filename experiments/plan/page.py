@@ -46,13 +46,16 @@ def lines_of(record):
         if record["caches"]:
             yield "  its caches   " + sizes_of(record["caches"])
     else:
-        said = record["needs"].get("said") or (
-            f"needs {gib(record['needs']['used'])} of {gib(record['needs']['of'])}"
-        )
+        needs = record["needs"]
+        said = needs.get("said")
+        for name in ("used", "temporaries"):
+            if name in needs:
+                said = f"{name} {gib(needs[name])} of {gib(needs['of'])}"
         yield f"  the compiler says: {said}"
     if record["beside"]:
         yield "  lies beside  " + sizes_of(record["beside"])
-    for title, name in (("a call", "collectives"), ("a token", "in_loop")):
+    a_round = "a token" if record["caches"] else "a round"
+    for title, name in (("a call", "collectives"), (a_round, "in_loop")):
         if record.get(name):
             sent = ", ".join(
                 f"{total['count']} {kind} ({gib(total['bytes'])})"
@@ -61,7 +64,7 @@ def lines_of(record):
             yield f"  sent {title:8}" + sent
     if record.get("largest"):
         named = ", ".join(
-            f"{name or 'optimizer'} {kind} {gib(size)}{' a token' if looped else ''}"
+            f"{name or 'optimizer'} {kind} {gib(size)}{f' {a_round}' if looped else ''}"
             for kind, name, looped, size in record["largest"][:3]
         )
         yield f"  most of it   {named}"

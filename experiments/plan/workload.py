@@ -95,8 +95,9 @@ def decoding_seconds(work, chip, mesh_sizes, assumed):
 
 
 def rounds_of(work, mesh_sizes):
-    """How often the loop of a program that decodes runs; 0 of others."""
-    return _shares(work.decoding, mesh_sizes)[-1] if work.decoding else 0
+    """How often the loop of a program that decodes runs. Of others no loop ends by its
+    data: one whose rounds could not be read counts once, too little."""
+    return _shares(work.decoding, mesh_sizes)[-1] if work.decoding else 1
 
 
 def _shares(work, mesh_sizes):

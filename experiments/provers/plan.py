@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from experiments import pipeline
-from experiments.job_settings import make_job, whole
+from experiments.jobs.settings import make_job, whole
 from experiments.prover_names import family_of
 from experiments.stages import StageError, with_inputs
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.kept_parts import load_arrays
+from experiments.jobs.kept_parts import load_arrays
 from pavjax import evaluate, provers
 
 PREDICTIONS = ("distinguishability", "alignment", "sum")

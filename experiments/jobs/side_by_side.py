@@ -14,8 +14,8 @@ from multiprocessing.connection import wait
 
 import jax
 
-from experiments import cli
-from experiments.schedule import EXPECTED
+from experiments.jobs import work_directory
+from experiments.jobs.schedule import EXPECTED
 from experiments.stages import Held, JobFailed, StageError
 from pavjax.runtime import hardware, preemption, processes
 from pavjax.runtime.preemption import Preempted
@@ -145,7 +145,7 @@ def work(connection, workdir, run_fn):
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the one who started it explains
     threading.Thread(target=end_with_parent, daemon=True).start()
     with preemption.listening():
-        cli.prepare(workdir)
+        work_directory.prepare(workdir)
         while True:
             job, label = connection.recv()
             try:

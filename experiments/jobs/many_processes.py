@@ -4,7 +4,7 @@ import secrets
 import socket
 import sys
 
-from experiments import cli, local_processes
+from experiments.jobs import local_processes, work_directory
 from experiments.stages import StageError
 from pavjax.runtime import processes
 from pavjax.runtime.atomic import write_text_atomic
@@ -23,7 +23,7 @@ def begin(options, jobs):
         sys.exit(local_processes.run(options.processes, heartbeat_seconds))
     local_processes.end_with_launcher()
     processes.start(settings.to_dict())
-    cli.prepare(options.workdir)
+    work_directory.prepare(options.workdir)
     check_same(options.workdir, [job.hash for job in jobs])
 
 

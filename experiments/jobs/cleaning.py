@@ -11,7 +11,7 @@ import os
 import re
 from pathlib import Path
 
-from experiments.job_directory import locked
+from experiments.jobs.directory import locked
 from experiments.stages import StageError, read_record
 from pavjax.runtime.atomic import storage_error, write_json_atomic
 

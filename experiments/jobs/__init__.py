@@ -1,0 +1,1 @@
+"""Jobs as such, whatever their stage: their order, directories, processes and ends."""
