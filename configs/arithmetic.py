@@ -79,6 +79,8 @@ def three(config):
     config.policies.expert = stages.policy(init="strong")
     config.policies.expert.update(num_updates=150, error_rate=0.12, learning_rate=2e-3)
     config.provers = ("base", "strong", "expert")
+    # A log-ratio alone ranks steps alike for all provers.
+    config.verifier.head = "sum"
     config.prover_family.update(best_of=(4,), best_of_others=())
     config.search.update(widths=(4, 16), sweep_widths=(4,))
 

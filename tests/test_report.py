@@ -391,7 +391,7 @@ def test_a_sweep_over_pairs_has_a_heat_map_with_its_gaps(tmp_path):
     points = sweep_points(tmp_path, {("base", "base"), ("base", "strong")})
     text = comparison.compare(points, tmp_path, "provers")
     assert "2 of 4 pairs are missing: hatched" in text
-    assert "A base as its own prover is Bo4(base)" in text
+    assert "A base as its own prover is Bo4(pi)" in text
     rows = read_csv(tmp_path / "sweeps/provers.csv")
     assert [row["state"] for row in rows] == ["", "", "missing", "missing"]
     assert (tmp_path / "sweeps/provers.png").read_bytes()[:4] == b"\x89PNG"

@@ -31,7 +31,6 @@ def get_sweep():
         },
         "fixed": {
             "task.num_test": 300,
-            "collect.hard.num_problems": 0,
             "search.alpha": 0.5,  # as the paper's for 2B and 9B
         },
     }

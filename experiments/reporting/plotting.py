@@ -234,7 +234,7 @@ def render_heat(table, row_names, column_names, title, labels):
         image = axes.imshow(values, cmap="PuOr_r", vmin=-limit, vmax=limit)
         axes.set_aspect("auto")
         for (row, column), value in np.ndenumerate(values):
-            dark = np.isfinite(value) and abs(value) > 0.65 * limit
+            dark = np.isfinite(value) and abs(value) > 0.5 * limit
             style = {"color": "white" if dark else INK, "ha": "center", "va": "center"}
             if np.isfinite(value):
                 write_cell(axes, column, row, table[row, column], style)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.prover_names import AUTO, parse_name
+from experiments.prover_names import AUTO, BASE, parse_name
 from experiments.reporting import plotting
 from experiments.reporting.curves import Missing
 
@@ -37,7 +37,8 @@ def prover_map(points, results):
             interval, width = gain
             found[cell] = [np.nan if limit is None else limit for limit in interval]
             widths.add(width)
-            own |= {result["default_prover"]} if name == point["base"] else set()
+            if name == point["base"]:
+                own.add(result["default_prover"].replace(f"({name})", f"({BASE})"))
     if np.isnan(found[..., 0]).all():
         raise Missing("No picture: no pair of base and prover has been searched with.")
     image = plotting.render_heat(
