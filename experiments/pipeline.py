@@ -158,6 +158,11 @@ def prover_input(config, prover, chooser):
 
 def search_job(config, base, trained, chooser):
     """trained: the verifier and the ORM, as inputs."""
+    if len(set(config.search.widths)) < 2:
+        raise StageError(
+            f"search.widths={config.search.widths} is no curve of accuracy over tokens, "
+            "which beams are compared by: give two widths or more, such as (4, 16)"
+        )
     prover, more = prover_input(config, config.prover, chooser)
     settings = {
         "seed": config.seed,

@@ -159,6 +159,7 @@ def test_policies_that_nobody_uses_are_not_trained():
         ("--config.rl.methods=pavs", "rl.methods"),
         ("--config.rl.baseline=mean", "rl.baseline='mean': choose one of"),
         ("--config.rl.credit=q", "rl.credit='q': choose one of"),
+        ("--config.search.widths=4", "give two widths or more"),
     ],
 )
 def test_impossible_plan_says_what_to_do(argument, words):
