@@ -214,7 +214,7 @@ def test_our_exported_verifier_guides_the_search_that_ours_guides(both):
     own, outside, problems = both
     rule = {"prover": provers.Prover.of(0, 1, k=4), "alpha": 0.5}
     one, two = (
-        searcher.beam(problems, KEY, 2, rule, all_picks=True)
+        searcher.beam(problems, KEY, 8, rule, all_picks=True)
         for searcher in (own, outside)
     )
     for name in ("chosen_tokens", "chosen_length", "written", "correct", "final_len"):
@@ -352,7 +352,7 @@ def test_all_stages_run_with_it_and_go_on_where_they_were_killed(
     assert pav["flops"] > orm["flops"]
     for name in ("search", "rl.pav.seed0"):
         shutil.rmtree(jobs[name].directory(tmp_path))
-        killed = python("tests/killed_run.py", name, *flags, cache=cache)
+        killed = python("tests/faulty_run.py", name, *flags, cache=cache)
         assert killed.status == -9, killed.output
         again = python("-m", "experiments.run", *flags, cache=cache)
         assert again.status == 0, again.output
