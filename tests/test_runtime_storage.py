@@ -287,12 +287,18 @@ def saved(tmp_path):
     return directory
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("part", ["state", "metadata"])
-def test_damaged_checkpoint_is_named_with_the_stage(saved, part, damage):
+def damage_last_step(saved, part, damage):
+    """Damage a file of the second of the two steps: -> its path."""
     folder = saved / "2" / part
     path = largest_file(folder) if part == "state" else folder / "metadata"
     DAMAGES[damage](path)
+    return path
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("part", ["state", "metadata"])
+def test_damaged_checkpoint_is_named_with_the_stage(saved, part, damage):
+    path = damage_last_step(saved, part, damage)
     with pytest.raises((DamagedFile, FileNotFoundError)) as caught:
         checkpoint.load(saved, make_state())
     message = str(caught.value)
@@ -305,9 +311,7 @@ def test_damaged_checkpoint_is_named_with_the_stage(saved, part, damage):
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("part", ["state", "metadata"])
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(saved, part, damage):
-    folder = saved / "2" / part
-    path = largest_file(folder) if part == "state" else folder / "metadata"
-    DAMAGES[damage](path)
+    damage_last_step(saved, part, damage)
     with pytest.warns(UserWarning, match="of step 2 is removed"):
         opened = checkpoint.Checkpointer(saved)
     with opened as checkpoints:
