@@ -87,6 +87,15 @@ def ends_well(stage, workdir, cache, faults=""):
     return output
 
 
+def asked_to_end(name, stage, workdir, cache, moment):
+    """Begin a job anew and end it there by SIGTERM: -> its directory."""
+    directory = directory_of(name, workdir)
+    shutil.rmtree(directory)
+    output = ends_well(stage, workdir, cache, f"SIGTERM@{moment}")
+    assert "the same command goes on from there" in output
+    return directory
+
+
 def finds_the_disk_full(stage, workdir, cache, faults):
     status, output = run(stage, workdir, cache, faults)
     assert status == 2, output
@@ -99,10 +108,7 @@ def finds_the_disk_full(stage, workdir, cache, faults):
 def test_training_survives_all_of_it(whole, small_disk):
     """Four updates, a checkpoint after 2 and 4, and after 3, where it is asked to end."""
     name, stage, cache = "verifier.main", "verifier", whole.cache
-    directory = directory_of(name, small_disk)
-    shutil.rmtree(directory)
-    output = ends_well(stage, small_disk, cache, "SIGTERM@metrics@2")
-    assert "the same command goes on from there" in output
+    directory = asked_to_end(name, stage, small_disk, cache, "metrics@2")
     assert not (directory / "DONE.json").exists()
     output = finds_the_disk_full(stage, small_disk, cache, "SIGSTOP+full@metrics@1")
     assert f"{name}: continuing after 3 of 4" in output
@@ -117,10 +123,7 @@ def test_training_survives_all_of_it(whole, small_disk):
 def test_reinforcement_learning_survives_all_of_it(whole, small_disk):
     """Two iterations, a checkpoint after each."""
     name, stage, cache = "rl.pav.seed0", "rl", whole.cache
-    directory = directory_of(name, small_disk)
-    shutil.rmtree(directory)
-    output = ends_well(stage, small_disk, cache, "SIGTERM@grade@1")
-    assert "the same command goes on from there" in output
+    directory = asked_to_end(name, stage, small_disk, cache, "grade@1")
     faults = "SIGSTOP@grade@1,full@metrics@1"
     finds_the_disk_full(stage, small_disk, cache, faults)
     assert checkpoint.saved_steps(directory / "checkpoints") == [1]
@@ -136,10 +139,7 @@ def test_reinforcement_learning_survives_all_of_it(whole, small_disk):
 def test_collecting_survives_all_of_it(whole, small_disk):
     """Shard by shard; a damaged one is made anew, and named if nobody is there to."""
     name, stage, cache = "collect", "collect", whole.cache
-    directory = directory_of(name, small_disk)
-    shutil.rmtree(directory)
-    output = ends_well(stage, small_disk, cache, "SIGTERM@shard@1")
-    assert "the same command goes on from there" in output
+    directory = asked_to_end(name, stage, small_disk, cache, "shard@1")
     (shard,) = (directory / "labels").glob("labels-*-of-?????")
     faults = "SIGSTOP@shard@1,full@shard@2"
     finds_the_disk_full(stage, small_disk, cache, faults)
